@@ -1,0 +1,240 @@
+"""The command `fvrid`: parse, delegate, print. Heavy imports are inside the commands, so that --help is fast."""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from . import __version__
+from .records import FvridError, OptionError
+
+if TYPE_CHECKING:
+    from .build import Recipe
+
+SOURCES = ("veri-wild", "folder")
+SYNTHETIC, REAL = Path("data/fvrid-syn"), Path("data/fvrid-real")
+
+
+class _Sentences(click.Group):
+    """Turns the errors a user can mend into one sentence: exit code 2 for options, 1 for data."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except OptionError as error:
+            raise click.UsageError(str(error)) from None
+        except FvridError as error:
+            raise click.ClickException(str(error)) from None
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise click.ClickException(f"{error.filename or 'a file'}: {error.strerror}.") from None
+
+
+@contextmanager
+def _bar(total: int, what: str, unit: str = "images") -> Iterator[Callable[[int], None]]:
+    """A progress bar on stderr with rate and time left; nothing where stderr is not a terminal."""
+    from tqdm import tqdm
+
+    with tqdm(total=total, desc=what, unit=f" {unit}", disable=None, smoothing=0.1) as bar:
+        yield bar.update
+
+
+@click.group(cls=_Sentences, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="fvrid")
+def cli() -> None:
+    """Build, split, check and show the Foggy Vehicle Re-Identification dataset (FVRID)."""
+
+
+DATA = click.argument("data", type=click.Path(path_type=Path), default=SYNTHETIC)
+SEED = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of every draw.")
+RANGE = {"type": (float, float), "metavar": "LO HI"}
+
+
+def _source_options(command: Any) -> Any:
+    for option in (
+        click.option(
+            "--workers",
+            type=click.IntRange(min=1),
+            default=lambda: os.cpu_count() or 1,
+            show_default="one a core",
+            help="Processes; their number changes no byte.",
+        ),
+        click.option(
+            "--pattern",
+            metavar="REGEX",
+            help="For --src folder: finds vehicle_id, and camera_id, in the path, as in"
+            r" '(?P<vehicle_id>\d+)_c(?P<camera_id>\d+)'.  [default: a folder is a vehicle]",
+        ),
+        click.option(
+            "--root",
+            "roots",
+            type=click.Path(path_type=Path),
+            multiple=True,
+            help="Where the source lies; one a --src.  [default: $FVRID_VERI_WILD, $FVRID_FOLDER, or data/SRC]",
+        ),
+        click.option(
+            "--src", "names", type=click.Choice(SOURCES), multiple=True, required=True, help="May repeat, to join sources."
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+@cli.command("build-syn")
+@_source_options
+@click.option("--out", type=click.Path(path_type=Path), default=SYNTHETIC, show_default=True, help="A new folder.")
+@click.option("--depth", default="planar", show_default=True, metavar="SPEC", help="planar | constant[:D] | files:DIR.")
+@click.option("--fog", type=click.Choice(("paper", "release")), default="paper", show_default=True, help="Ranges of β and A.")
+@click.option("--beta", **RANGE, help="Scattering coefficient, instead of the preset's: paper 0.4 1.6, release 1 5.")
+@click.option("--airlight", **RANGE, help="Airlight A, instead of the preset's: paper 0.5 1, release 0.4 1.")
+@click.option("--codec", type=click.Choice(("jpeg", "png")), default="jpeg", show_default=True, help="Of the foggy images.")
+@SEED
+def build_syn(
+    names: tuple[str, ...],
+    roots: tuple[Path, ...],
+    pattern: str | None,
+    out: Path,
+    depth: str,
+    fog: str,
+    beta: tuple[float, float] | None,
+    airlight: tuple[float, float] | None,
+    codec: Any,
+    seed: int,
+    workers: int,
+) -> None:
+    """Add fog to clear images: FVRID_Syn as HDF5 shards with a manifest."""
+    from .build import Recipe
+    from .depth import open_estimator
+    from .fog import PRESETS, FogRange
+
+    preset = PRESETS[fog]
+    ranges = FogRange(beta=beta or preset.beta, airlight=airlight or preset.airlight)
+    recipe = Recipe(seed=seed, codec=codec, depth=open_estimator(depth), fog=ranges)
+    _build(names, roots, pattern, out, recipe, workers)
+
+
+@cli.command("build-real")
+@_source_options
+@click.option("--out", type=click.Path(path_type=Path), default=REAL, show_default=True, help="A new folder.")
+@SEED
+def build_real(
+    names: tuple[str, ...], roots: tuple[Path, ...], pattern: str | None, out: Path, seed: int, workers: int
+) -> None:
+    """Store images of real fog as they are: FVRID_Real. Every image of the sources is taken."""
+    from .build import Recipe
+
+    _build(names, roots, pattern, out, Recipe(seed=seed), workers)
+
+
+def _build(
+    names: tuple[str, ...], roots: tuple[Path, ...], pattern: str | None, out: Path, recipe: "Recipe", workers: int
+) -> None:
+    from .build import build
+    from .sources import read_source
+
+    if roots and len(roots) != len(names):
+        raise OptionError(f"{len(roots)} --root for {len(names)} --src: give one for each, in the same order.")
+    listings = [
+        read_source(name, root, pattern) for name, root in zip(names, roots or [None] * len(names), strict=True)
+    ]
+    for listing in listings:
+        click.echo(listing.summary, err=True)
+    with _bar(sum(len(listing.records) for listing in listings), "build") as progress:
+        done = build(listings, out, recipe, workers, progress)
+    reused = f", {done.reused} of them found finished" if done.reused else ""
+    refused = f", {done.rejects} refused (see {out / 'rejects.csv'})" if done.rejects else ""
+    click.echo(f"{out}: {done.images} images of {done.vehicles} vehicles in {done.seconds:.1f} s{reused}{refused}")
+
+
+@cli.command()
+@DATA
+@click.option(
+    "--test-share",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=0.25,
+    show_default=True,
+    help="Vehicles for the test, of sources whose own lists do not say.",
+)
+@click.option("--ignore-lists", is_flag=True, help="Draw the test vehicles even where the source's lists name them.")
+@SEED
+def split(data: Path, test_share: float, ignore_lists: bool, seed: int) -> None:
+    """Part vehicles into training and test, and test images into query (one a vehicle) and gallery."""
+    from .dataset import open_dataset
+    from .split import write_split
+    from .stats import count, to_text
+
+    write_split(data, seed, test_share, use_lists=not ignore_lists)
+    finished = open_dataset(data)
+    click.echo(to_text(count(finished), finished.info["domain"]))
+
+
+@cli.command()
+@DATA
+def verify(data: Path) -> None:
+    """Check every hash and every row; exit code 1 if anything is not as it was built."""
+    from .manifest import read_dataset
+    from .verify import find_problems
+
+    with _bar(read_dataset(data)["images"], "verify") as progress:
+        problems = find_problems(data, progress)
+    for problem in problems:
+        click.echo(problem)
+    if problems:
+        sys.exit(1)
+    click.echo(f"{data}: every shard and every row is as it was built")
+
+
+@cli.command()
+@DATA
+@click.option("--json", "as_json", is_flag=True, help="As JSON: {source: {split: {identities, images}}}.")
+def stats(data: Path, as_json: bool) -> None:
+    """Print identities and images per source and split, as Tables 1 and 2 of the paper do."""
+    from .dataset import open_dataset
+    from .stats import count, to_text
+
+    finished = open_dataset(data)
+    table = count(finished)
+    if as_json:
+        named = {s: {k: {"identities": i, "images": n} for k, (i, n) in row.items()} for s, row in table.items()}
+        click.echo(json.dumps({"domain": finished.info["domain"], "counts": named}, indent=1))
+    else:
+        click.echo(to_text(table, finished.info["domain"]))
+
+
+@cli.command()
+@DATA
+@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, metavar="FILE.html", help="The page to write.")
+@click.option("--pictures", type=click.IntRange(min=1), default=24, show_default=True, help="Images to show.")
+def report(data: Path, out: Path, pictures: int) -> None:
+    """Show a dataset on one HTML page: clear | depth | transmission | foggy, and histograms of β, A and t."""
+    from .dataset import open_dataset
+    from .files import make_folder, write_atomic
+    from .report import SAMPLED, dataset_report
+
+    finished = open_dataset(data)
+    make_folder(out.parent)
+    with _bar(min(len(finished), pictures) + min(len(finished), SAMPLED), "report") as progress:
+        page = dataset_report(finished, pictures, progress)
+    write_atomic(out, page)
+    click.echo(out)
+
+
+@cli.command("export")
+@DATA
+@click.option("--format", "form", type=click.Choice(("folder", "webdataset")), required=True, help="What to write.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="A new folder.")
+def export_command(data: Path, form: Any, out: Path) -> None:
+    """Write a dataset as the authors' folders of images, or as webdataset tars."""
+    from .dataset import open_dataset
+    from .export import export
+
+    finished = open_dataset(data)
+    with _bar(len(finished), "export") as progress:
+        count = export(finished, form, out, progress)
+    click.echo(f"{out}: {count} images")

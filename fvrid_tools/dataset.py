@@ -1,0 +1,145 @@
+"""A finished dataset as a Python sequence of samples; what training, evaluation and reports read."""
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+
+from . import images, manifest
+from .files import inside
+from .images import FloatArray, Uint8Image
+from .records import FvridError, ImageRefused, Row
+from .shards import Shard, unpack_depth
+
+
+class Sample:
+    """One image of a dataset; pictures are read and decoded when they are asked for, and then kept."""
+
+    def __init__(self, row: Row, shard: Shard) -> None:
+        self.row = row
+        self.image_id = row.image_id
+        self.vehicle_id = row.vehicle_id
+        self.camera_id = row.camera_id
+        self.source = row.source
+        self.domain = row.domain
+        self.split = row.split
+        self.beta = row.beta
+        self.airlight = row.airlight
+        self._shard = shard
+
+    def __repr__(self) -> str:
+        return f"Sample({self.image_id}, {self.row.width} x {self.row.height}, split={self.split})"
+
+    def encoded(self, column: str) -> bytes:
+        """The stored file of the "clear" or "foggy" image."""
+        return bytes(self._shard.read(column, self.row.row))
+
+    def _decode(self, column: str) -> Uint8Image:
+        try:
+            return images.decode(self._shard.read(column, self.row.row))
+        except ImageRefused as error:
+            raise FvridError(f"{self._shard.path}, {column} of {self.image_id}: {error}; run fvrid verify.") from None
+
+    @cached_property
+    def foggy(self) -> Uint8Image:
+        """(H, W, 3) uint8 RGB."""
+        return self._decode("foggy")
+
+    @cached_property
+    def clear(self) -> Uint8Image | None:
+        """(H, W, 3) uint8 RGB; None in the real domain."""
+        return self._decode("clear") if self._shard.has("clear") else None
+
+    @cached_property
+    def depth(self) -> FloatArray | None:
+        """(H, W) float32 in [0, 1], 0 nearest, 1 farthest; None in the real domain."""
+        if not self._shard.has("depth"):
+            return None
+        packed = self._shard.read("depth", self.row.row)
+        return unpack_depth(packed, self.row.height, self.row.width) / np.float32(65535)
+
+
+class Dataset(Sequence[Sample]):
+    """The images of a dataset folder, in the order of the manifest; `select` gives a part of it."""
+
+    def __init__(self, folder: Path, rows: list[Row], info: dict[str, Any]) -> None:
+        self.folder = folder
+        self.rows = rows
+        self.info = info  # dataset.json
+        self._shards: dict[str, Shard] = {}
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Dataset": ...
+    def __getitem__(self, index: int | slice) -> "Sample | Dataset":
+        if isinstance(index, slice):
+            return self._part(self.rows[index])
+        row = self.rows[index]
+        shard = self._shards.get(row.shard)
+        if shard is None:
+            shard = self._shards[row.shard] = Shard(inside(self.folder, row.shard))
+        return Sample(row, shard)
+
+    def __repr__(self) -> str:
+        splits = {split: sum(row.split == split for row in self.rows) for split in ("train", "query", "gallery")}
+        vehicles = len({row.identity for row in self.rows})
+        return f"Dataset({self.folder}: {len(self)} images of {vehicles} vehicles, {splits})"
+
+    def _part(self, rows: list[Row]) -> "Dataset":
+        part = Dataset(self.folder, rows, self.info)
+        part._shards = self._shards
+        return part
+
+    def select(self, **wanted: str | None) -> "Dataset":
+        """The samples whose manifest columns have the given values: select(split="gallery", source="veri-wild").
+
+        Raises ValueError for a name that is no column.
+        """
+        for name in wanted:
+            if name not in manifest.COLUMNS:
+                raise ValueError(f"{name!r} is not a column of the manifest: {', '.join(manifest.COLUMNS)}")
+        return self._part(
+            [row for row in self.rows if all(getattr(row, name) == value for name, value in wanted.items())]
+        )
+
+    def read_pairs(
+        self, indices: Sequence[int], threads: int | None = None
+    ) -> Iterator[tuple[Uint8Image, Uint8Image | None]]:
+        """Yield (foggy, clear) of the given images, decoded ahead by a few threads (default: one a core)."""
+        def pair(index: int) -> tuple[Uint8Image, Uint8Image | None]:
+            sample = self[index]
+            return sample.foggy, sample.clear
+
+        threads = threads or os.cpu_count() or 1
+        if threads == 1:
+            yield from map(pair, indices)
+            return
+        ahead = 8 * threads
+        with ThreadPoolExecutor(threads) as pool:
+            waiting = [pool.submit(pair, index) for index in indices[:ahead]]
+            for position in range(len(indices)):
+                done = waiting[position % ahead].result()
+                if position + ahead < len(indices):
+                    waiting[position % ahead] = pool.submit(pair, indices[position + ahead])
+                yield done
+
+
+def open_dataset(path: str | Path) -> Dataset:
+    """Open the dataset in a folder that `fvrid build-syn` or `build-real` finished.
+
+    Raises FvridError where there is none, or where its manifest is damaged.
+    """
+    folder = Path(path)
+    info = manifest.read_dataset(folder)
+    rows = manifest.read_manifest(folder)
+    for name in {row.shard for row in rows}:
+        inside(folder, name)
+    return Dataset(folder, rows, info)

@@ -1,0 +1,69 @@
+"""Depth of an image: d in [0, 1], log-normalised distance, d = log(z / 1 m) / log(81), 0 nearest, 1 farthest.
+
+One module an estimator. To add one: write its module, and a branch in `open_estimator`.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from ..images import FloatArray, Uint8Image
+from ..records import ImageRecord, OptionError
+
+FARTHEST_M = 81.0  # metres, where d = 1; Make3D's laser range, on which the original depth model was trained
+SPECS = "planar | constant[:D] | files:DIR"
+
+
+class DepthEstimator(Protocol):
+    """What build.py asks of an estimator. It is sent to worker processes, so it must pickle."""
+
+    @property
+    def name(self) -> str:
+        """As `--depth` takes it, and as the manifest keeps it."""
+
+    @property
+    def batch_size(self) -> int:
+        """How many images it likes to be given at once; 1 unless a network gains from more."""
+
+    def predict(self, images: Sequence[Uint8Image], records: Sequence[ImageRecord]) -> list[FloatArray]:
+        """(H, W, 3) uint8 each -> (H, W) float32 in [0, 1] each. Raises ImageRefused, with the reason."""
+
+
+def _planar(argument: str) -> DepthEstimator:
+    from .planar import Planar
+
+    if argument:
+        raise ValueError("planar takes no argument")
+    return Planar()
+
+
+def _constant(argument: str) -> DepthEstimator:
+    from .constant import Constant
+
+    return Constant(float(argument)) if argument else Constant()
+
+
+def _files(argument: str) -> DepthEstimator:
+    from .files import DepthFiles
+
+    if not argument:
+        raise ValueError("name the folder of depth pictures, as in files:DIR")
+    return DepthFiles.index(Path(argument))
+
+
+_ESTIMATORS: dict[str, Callable[[str], DepthEstimator]] = {
+    "planar": _planar,
+    "constant": _constant,
+    "files": _files,
+}
+
+
+def open_estimator(spec: str) -> DepthEstimator:
+    """The estimator that `--depth SPEC` names. OptionError where there is none of that name or its argument is bad."""
+    name, _, argument = spec.partition(":")
+    if name not in _ESTIMATORS:
+        raise OptionError(f"--depth {spec}: not known; take one of {SPECS}.")
+    try:
+        return _ESTIMATORS[name](argument)
+    except ValueError as error:
+        raise OptionError(f"--depth {spec}: {error}.") from None

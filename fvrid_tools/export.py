@@ -1,0 +1,112 @@
+"""Datasets in the forms that other tools read: the authors' folders, and webdataset tars."""
+
+import csv
+import io
+import json
+import re
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from . import files, images
+from .dataset import Dataset, Sample
+from .depth.files import AUTHORS_NAME
+from .records import FvridError
+
+Format = Literal["folder", "webdataset"]
+FORMATS: tuple[Format, ...] = ("folder", "webdataset")
+SAMPLES_PER_TAR = 1000
+
+def export(data: Dataset, form: Format, out: Path, progress: Callable[[int], None] = lambda count: None) -> int:
+    """Write the dataset to the new folder `out`; returns the number of images.
+
+    "folder": <split>_clear/, <split>_foggy/ and Depth/<split>_clear/<stem>/predict_depth_gray.png as the authors
+    have them, names <vehicle>_c<camera>_<image>_0, and index.csv, which tells what each name stands for.
+    "webdataset": <split>-00000.tar ... of <stem>.clear.jpg, .foggy.jpg, .depth.png (16 bit), .json; reproducible.
+    Images without a split are under "all". Raises FvridError where `out` is not empty or cannot be written.
+    """
+    files.make_folder(out)
+    if any(out.iterdir()):
+        raise FvridError(f"{out} is not empty; name another --out.")
+    try:
+        if form == "folder":
+            _export_folder(data, out, progress)
+        else:
+            _export_webdataset(data, out, progress)
+    except OSError as error:
+        raise FvridError(f"{out}: cannot be written ({error}); free some space, delete the folder, run again.") from None
+    return len(data)
+
+
+def _names(data: Dataset) -> list[str]:
+    """A name in the authors' form for each image; vehicles and images are numbered in the manifest's order."""
+    vehicles: dict[tuple[str, str], int] = {}
+    cameras: dict[str, int] = {}
+    names = []
+    for number, row in enumerate(data.rows):
+        vehicle = vehicles.setdefault(row.identity, len(vehicles))
+        camera = 0  # not known
+        if row.camera_id is not None:
+            digits = re.fullmatch(r"\d{1,3}", row.camera_id)
+            camera = int(digits[0]) if digits else cameras.setdefault(row.camera_id, len(cameras) + 1)
+        names.append(f"{vehicle:05d}_c{camera:03d}_{number:06d}_0")
+    return names
+
+
+def _members(sample: Sample) -> dict[str, bytes]:
+    """The encoded pictures of a sample by kind."""
+    columns = {"foggy": sample.encoded("foggy")}
+    if sample.depth is not None:
+        columns["clear"] = sample.encoded("clear")
+        columns["depth"] = images.encode_depth(np.rint(sample.depth * 65535).astype(np.uint16))
+    return columns
+
+
+def _export_folder(data: Dataset, out: Path, progress: Callable[[int], None]) -> None:
+    index = io.StringIO()
+    lines = csv.writer(index, lineterminator="\n")
+    lines.writerow(("name", "image_id", "vehicle_id", "camera_id", "split", "beta", "airlight"))
+    for position, name in enumerate(_names(data)):
+        sample = data[position]
+        split = sample.split or "all"
+        for kind, content in _members(sample).items():
+            if kind == "depth":
+                path = out / "Depth" / f"{split}_clear" / name / AUTHORS_NAME
+            else:
+                path = out / f"{split}_{kind}" / (name + images.suffix(content))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        row = sample.row
+        lines.writerow((name, row.image_id, row.vehicle_id, row.camera_id or "", split, row.beta, row.airlight))
+        progress(1)
+    files.write_atomic(out / "index.csv", index.getvalue())
+
+
+def _export_webdataset(data: Dataset, out: Path, progress: Callable[[int], None]) -> None:
+    names = _names(data)
+    by_split: dict[str, list[int]] = {}
+    for position, row in enumerate(data.rows):
+        by_split.setdefault(row.split or "all", []).append(position)
+    for split, positions in sorted(by_split.items()):
+        for start in range(0, len(positions), SAMPLES_PER_TAR):
+            path = out / f"{split}-{start // SAMPLES_PER_TAR:05d}.tar"
+            with files.atomic_path(path) as unfinished, tarfile.open(unfinished, "w") as tar:
+                for position in positions[start : start + SAMPLES_PER_TAR]:
+                    _add_sample(tar, names[position], data[position])
+                    progress(1)
+
+
+def _add_sample(tar: tarfile.TarFile, name: str, sample: Sample) -> None:
+    members = {
+        f"{name}.{kind}{'.png' if kind == 'depth' else images.suffix(content)}": content
+        for kind, content in _members(sample).items()
+    }
+    row = {key: None if value != value else value for key, value in sample.row._asdict().items()}  # nan: null
+    members[f"{name}.json"] = json.dumps(row, sort_keys=True).encode()
+    for member, content in sorted(members.items()):
+        entry = tarfile.TarInfo(member)  # its time is 0, so the same samples give the same tar
+        entry.size = len(content)
+        tar.addfile(entry, io.BytesIO(content))

@@ -1,0 +1,167 @@
+"""Images as bytes and as arrays: decode, encode, resize. The only module that touches OpenCV.
+
+An image is (H, W, 3) uint8 RGB. JPEG goes through libjpeg-turbo (simplejpeg: strict about truncation,
+no detour over BGR); every other format, and JPEGs that are CMYK or carry an EXIF rotation, through Pillow.
+"""
+
+import io
+import struct
+import warnings
+from typing import Literal
+
+import cv2
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from .records import ImageRefused
+
+Uint8Image = NDArray[np.uint8]
+FloatArray = NDArray[np.float32]
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
+MIN_SIDE = 16  # pixels; below it there is no vehicle to see
+MAX_PIXELS = 64_000_000  # more is refused before it is decoded
+JPEG_QUALITY = 95
+
+Codec = Literal["jpeg", "png"]
+CODECS: tuple[Codec, ...] = ("jpeg", "png")
+
+cv2.setNumThreads(1)  # parallelism is over images: see build.py
+
+
+def decode(content: bytes | memoryview, buffer: Uint8Image | None = None) -> Uint8Image:
+    """Decode an image file to upright (H, W, 3) uint8 RGB.
+
+    `buffer`, uint8 and large enough, receives the pixels of a plain JPEG, and the result is a view of it.
+    Grey is repeated, alpha dropped, CMYK converted, 16-bit scaled to 8, an EXIF rotation applied.
+
+    Raises ImageRefused where the content is no image, is cut off, or has more than MAX_PIXELS.
+    """
+    if len(content) == 0:
+        raise ImageRefused("the file is empty")
+    head = bytes(content[:65536])
+    if head[:3] == b"\xff\xd8\xff" and head.find(b"Exif\x00") < 0:
+        try:
+            height, width, colorspace, _ = simplejpeg.decode_jpeg_header(content)
+            if colorspace not in ("CMYK", "YCCK") and height * width <= MAX_PIXELS:
+                if buffer is not None and buffer.size < height * width * 3:
+                    buffer = None
+                image: Uint8Image = simplejpeg.decode_jpeg(content, colorspace="RGB", buffer=buffer)
+                return image
+        except ValueError:
+            pass  # Pillow knows more kinds of JPEG, and says better what is wrong
+    return _decode_with_pillow(bytes(content))
+
+
+def _decode_with_pillow(content: bytes) -> Uint8Image:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(content)) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise ImageRefused(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS}")
+                image.load()
+                return np.array(ImageOps.exif_transpose(_eight_bit(image)).convert("RGB"))
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
+        what = "not an image" if isinstance(error, Image.UnidentifiedImageError) else f"unreadable: {error}"
+        raise ImageRefused(what) from None
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """Scale 16-bit grey to 8 bits; Pillow's own conversion would clip it."""
+    if not image.mode.startswith("I"):
+        return image
+    exif = image.getexif()
+    grey = Image.fromarray((np.asarray(image, dtype=np.uint32) // 257).clip(0, 255).astype(np.uint8))
+    grey.info["exif"] = exif.tobytes()
+    return grey
+
+
+def check_size(image: Uint8Image) -> None:
+    """Raise ImageRefused where a side has fewer than MIN_SIDE pixels."""
+    height, width = image.shape[:2]
+    if min(height, width) < MIN_SIDE:
+        raise ImageRefused(f"too small: {width} x {height} pixels, a side needs {MIN_SIDE}")
+
+
+def encode(image: Uint8Image, codec: Codec = "jpeg") -> bytes:
+    """Encode (H, W, 3) uint8 RGB: "jpeg" is quality 95 without chroma subsampling, "png" is lossless."""
+    if codec == "jpeg":
+        encoded: bytes = simplejpeg.encode_jpeg(
+            image, quality=JPEG_QUALITY, colorspace="RGB", colorsubsampling="444", fastdct=False
+        )
+        return encoded
+    return cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes()
+
+
+def suffix(content: bytes) -> str:
+    """The file name suffix of encoded image content, from its first bytes."""
+    for magic, name in ((b"\xff\xd8", ".jpg"), (b"\x89PNG", ".png"), (b"BM", ".bmp"), (b"RIFF", ".webp")):
+        if content.startswith(magic):
+            return name
+    return ".tif"
+
+
+def decode_depth(content: bytes) -> FloatArray:
+    """A depth picture (8-bit or 16-bit grey; a colour one by its first channel) as (H, W) float32 in [0, 1].
+
+    Raises ImageRefused where it is not a picture.
+    """
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            values = np.asarray(image)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ImageRefused(f"the depth picture is unreadable: {error}") from None
+    if values.ndim == 3:
+        values = values[..., 0]
+    return values.astype(np.float32) / np.float32(255 if values.dtype == np.uint8 else 65535)
+
+
+def encode_depth(depth: NDArray[np.uint16]) -> bytes:
+    """(H, W) uint16 as a 16-bit grey PNG, for people and other tools; shards hold depth more compactly."""
+    return cv2.imencode(".png", depth)[1].tobytes()
+
+
+def resize_map(values: FloatArray, height: int, width: int) -> FloatArray:
+    """Resize (H, W) float32 in [0, 1] by the bicubic kernel with antialiasing (a = -0.5, as MATLAB's imresize)."""
+    if values.shape == (height, width):
+        return values
+    resized = Image.fromarray(values).resize((width, height), Image.Resampling.BICUBIC)
+    return np.asarray(resized).clip(0, 1)
+
+
+def shrink(image: Uint8Image, longest_px: int) -> Uint8Image:
+    """Scale an image down so that its longer side has at most `longest_px` pixels."""
+    height, width = image.shape[:2]
+    scale = longest_px / max(height, width)
+    if scale >= 1:
+        return image
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+
+
+def repeat_channels(plane: FloatArray, out: FloatArray) -> None:
+    """Write (H, W) float32 into each channel of `out`, (H, W, 3); five times faster than NumPy's broadcasting."""
+    cv2.merge((plane, plane, plane), out)
+
+
+def exponential(values: FloatArray) -> None:
+    """exp in place, float32; four times faster than NumPy's."""
+    cv2.exp(values, values)
+
+
+def add_and_round(values: FloatArray, offset: float, out: Uint8Image) -> None:
+    """Round values + offset, which must not be below 0, into `out`; saturates at 255."""
+    cv2.convertScaleAbs(values, out, 1, offset)
+
+
+def to_float(image: Uint8Image) -> FloatArray:
+    """uint8 -> float32 in [0, 1]."""
+    return image.astype(np.float32) / np.float32(255)
+
+
+def to_uint8(image: FloatArray) -> Uint8Image:
+    """float in [0, 1] -> uint8, rounded to nearest."""
+    return np.rint(image.clip(0, 1) * np.float32(255)).astype(np.uint8)

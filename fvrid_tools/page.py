@@ -1,0 +1,96 @@
+"""Self-contained HTML pages: pictures as data URIs, charts as SVG, everything else escaped by Jinja."""
+
+import base64
+from collections.abc import Sequence
+
+import numpy as np
+from jinja2 import BaseLoader, ChoiceLoader, Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
+from numpy.typing import ArrayLike
+
+from . import images
+from .images import Uint8Image
+
+_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 420, 220, 52, 26, 14  # pixels of a chart and its margins
+_COLOURS = ("#2563a8", "#c2571a", "#2a7d4f", "#8a3b9c", "#a3222a", "#5b6470", "#b08a00", "#1f8a94")
+
+
+def render(package: str, template: str, **values: object) -> str:
+    """The page that `template`, a file of `package`, makes of the values; `page.html.j2` here is its frame."""
+    environment = Environment(
+        loader=_loader(package), autoescape=select_autoescape(["html", "j2"]), undefined=StrictUndefined
+    )
+    return environment.get_template(template).render(**values)
+
+
+def _loader(package: str) -> BaseLoader:
+    return ChoiceLoader([PackageLoader(package, ""), PackageLoader(__package__, "")])
+
+
+def picture(image: Uint8Image, longest_px: int = 192) -> str:
+    """(H, W, 3) uint8 RGB -> a data URI of a JPEG, shrunk where it is larger."""
+    shrunk = np.ascontiguousarray(images.shrink(image, longest_px))
+    return "data:image/jpeg;base64," + base64.b64encode(images.encode(shrunk)).decode()
+
+
+def grey(values: images.FloatArray) -> Uint8Image:
+    """(H, W) in [0, 1] -> (H, W, 3) uint8, 1 is white."""
+    return np.repeat(images.to_uint8(values)[..., None], 3, axis=2)
+
+
+def histogram(values: ArrayLike, title: str, low: float, high: float, bins: int = 40) -> Markup:
+    """A chart of how often values fall between low and high."""
+    counts, edges = np.histogram(np.asarray(values, dtype=float), bins=bins, range=(low, high))
+    frame = _Frame(low, high, 0, max(1, int(counts.max())))
+    bars = "".join(
+        f'<rect x="{frame.x(left):.1f}" y="{frame.y(count):.1f}" width="{frame.x(right) - frame.x(left) - 0.6:.1f}"'
+        f' height="{frame.y(0) - frame.y(count):.1f}" fill="{_COLOURS[0]}"/>'
+        for count, left, right in zip(counts.tolist(), edges[:-1].tolist(), edges[1:].tolist(), strict=True)
+    )
+    return frame.chart(title, bars)
+
+
+def lines(series: dict[str, Sequence[tuple[float, float]]], title: str) -> Markup:
+    """A chart of named (x, y) series; values that are not finite are left out."""
+    points = {name: [p for p in data if np.isfinite(p).all()] for name, data in series.items()}
+    xs, ys = (np.array([p[i] for data in points.values() for p in data] or [0.0]) for i in (0, 1))
+    margin = 0.05 * (ys.max() - ys.min()) or max(abs(ys.max()) * 0.05, 1e-3)
+    frame = _Frame(xs.min(), max(xs.max(), xs.min() + 1e-9), ys.min() - margin, ys.max() + margin)
+    parts = []
+    for i, (name, data) in enumerate(points.items()):
+        colour = _COLOURS[i % len(_COLOURS)]
+        path = " ".join(f"{frame.x(x):.1f},{frame.y(y):.1f}" for x, y in data)
+        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.6"/>')
+        if len(points) > 1:
+            label = Markup.escape(name)
+            parts.append(f'<text x="{_LEFT + 8}" y="{_TOP + 14 + 14 * i}" fill="{colour}">{label}</text>')
+    return frame.chart(title, "".join(parts))
+
+
+class _Frame:
+    """The axes of a chart: data to pixels."""
+
+    def __init__(self, left: float, right: float, bottom: float, top: float) -> None:
+        self.limits = float(left), float(right), float(bottom), float(top)
+
+    def x(self, value: float) -> float:
+        left, right, _, _ = self.limits
+        return _LEFT + (value - left) / (right - left) * (_WIDTH - _LEFT - 10)
+
+    def y(self, value: float) -> float:
+        _, _, bottom, top = self.limits
+        return _HEIGHT - _BOTTOM - (value - bottom) / (top - bottom) * (_HEIGHT - _BOTTOM - _TOP)
+
+    def chart(self, title: str, body: str) -> Markup:
+        left, right, bottom, top = self.limits
+        ticks = []
+        for share in (0, 0.25, 0.5, 0.75, 1):
+            x, y = left + share * (right - left), bottom + share * (top - bottom)
+            ticks.append(f'<text x="{self.x(x):.0f}" y="{_HEIGHT - 8}" text-anchor="middle">{x:.4g}</text>')
+            ticks.append(f'<text x="{_LEFT - 6}" y="{self.y(y) + 4:.0f}" text-anchor="end">{y:.4g}</text>')
+            ticks.append(f'<line x1="{_LEFT}" x2="{_WIDTH - 10}" y1="{self.y(y):.1f}" y2="{self.y(y):.1f}" class="grid"/>')
+        name = Markup.escape(title)
+        return Markup(
+            f'<figure><figcaption>{name}</figcaption><svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img"'
+            f' aria-label="{name}">{"".join(ticks)}{body}</svg></figure>'
+        )

@@ -1,0 +1,196 @@
+"""The HDF5 shard: encoded images one after another in a blob, with offsets. Writer and reader.
+
+    attributes        format = 1, plan (hash of the build's options and of this shard's records)
+    rows              one compound row an image: image_id, vehicle_id, ..., beta, airlight (UTF-8)
+    rejects           source, source_path, reason of the records that were refused
+    clear/bytes       uint8, contiguous: the source files as they were        (synthetic domain only)
+    clear/offsets     uint64, N + 1: image i is bytes[offsets[i]:offsets[i + 1]]
+    foggy/...         JPEG or PNG files
+    depth/...         uint16 (65535 farthest), packed without loss: differences down the columns, of these the
+                      differences along the rows (both modulo 65536), zigzag (0, -1, 1, -2 -> 0, 1, 2, 3),
+                      all low bytes, then all high bytes, zstd
+
+Because the blobs are contiguous, a reader maps the file and touches the bytes of the image it wants, no
+others; no HDF5 handle stays open, so readers survive fork and threads. benchmarks/shard_layout.py compares
+this with other layouts.
+"""
+
+import mmap
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import zstandard
+from numpy.typing import NDArray
+
+from .files import atomic_path
+from .records import FvridError, Reject, Row
+
+SHARD_FORMAT = 1
+IMAGES_PER_SHARD = 512
+
+_TEXT_FIELDS = (
+    "image_id",
+    "domain",
+    "source",
+    "source_path",
+    "sha256",
+    "vehicle_id",
+    "camera_id",
+    "source_split",
+    "depth",
+)
+_NUMBER_FIELDS = {"height": "<u4", "width": "<u4", "beta": "<f8", "airlight": "<f8"}
+_REJECT_FIELDS = ("source", "source_path", "reason")
+
+
+def shard_name(index: int) -> str:
+    return f"shard-{index:05d}.h5"
+
+
+def pack_depth(depth: NDArray[np.uint16], compressor: zstandard.ZstdCompressor) -> bytes:
+    """(H, W) uint16 -> bytes, lossless. A 16-bit PNG of the same map is larger and takes several times longer."""
+    residual = depth.copy()
+    residual[1:] -= depth[:-1]
+    residual[:, 1:] -= residual[:, :-1].copy()
+    zigzag = (residual << 1) ^ (residual.view(np.int16) >> 15).view(np.uint16)
+    return compressor.compress(np.ascontiguousarray(zigzag.astype("<u2", copy=False).view(np.uint8).reshape(-1, 2).T))
+
+
+def unpack_depth(content: bytes | memoryview, height: int, width: int) -> NDArray[np.uint16]:
+    """The inverse of pack_depth.  -> (H, W) uint16."""
+    raw = zstandard.decompress(content, max_output_size=2 * height * width)
+    low, high = np.frombuffer(raw, np.uint8).reshape(2, height, width)
+    zigzag = low | (high.astype(np.uint16) << 8)
+    depth = (zigzag >> 1) ^ -(zigzag & 1)
+    np.cumsum(depth, axis=1, dtype=np.uint16, out=depth)
+    np.cumsum(depth, axis=0, dtype=np.uint16, out=depth)
+    return depth
+
+
+class ShardWriter:
+    """Collects the images of one shard in memory and writes them as one file, whole or not at all."""
+
+    def __init__(self, path: Path, columns: Iterable[str]) -> None:
+        self.path = path
+        self.rows: list[Row] = []
+        self.rejects: list[Reject] = []
+        self._blobs = {column: bytearray() for column in columns}
+        self._offsets = {column: [0] for column in columns}
+        self._compressor = zstandard.ZstdCompressor(level=1)
+
+    def add(
+        self, row: Row, foggy: bytes, clear: bytes | None = None, depth: NDArray[np.uint16] | None = None
+    ) -> None:
+        """Append an image. Clear and depth are given exactly where the shard has those columns."""
+        self.rows.append(row)
+        self._append("foggy", foggy)
+        if clear is not None:
+            self._append("clear", clear)
+        if depth is not None:
+            self._append("depth", pack_depth(depth, self._compressor))
+
+    def _append(self, column: str, content: bytes) -> None:
+        self._blobs[column] += content
+        self._offsets[column].append(len(self._blobs[column]))
+
+    def write(self, plan: str) -> None:
+        """Write the file; OSError where the disk does not take it, and then nothing is left."""
+        with atomic_path(self.path) as unfinished, h5py.File(unfinished, "w") as file:
+            file.attrs["format"] = SHARD_FORMAT
+            file.attrs["plan"] = plan
+            _write_table(file, "rows", self.rows, _TEXT_FIELDS, _NUMBER_FIELDS)
+            _write_table(file, "rejects", self.rejects, _REJECT_FIELDS, {})
+            for name, blob in self._blobs.items():
+                file.create_dataset(f"{name}/offsets", data=np.array(self._offsets[name], "<u8"))
+                file.create_dataset(f"{name}/bytes", data=np.frombuffer(blob, np.uint8))
+
+
+def _write_table(
+    file: h5py.File, name: str, items: list[Any], text: Iterable[str], numbers: dict[str, str]
+) -> None:
+    columns: dict[str, NDArray[Any]] = {}
+    for field in text:
+        values = [(getattr(item, field) or "").encode() for item in items]
+        columns[field] = np.array(values, dtype=f"S{max(map(len, values), default=0) or 1}")
+    for field, kind in numbers.items():
+        columns[field] = np.array([getattr(item, field) for item in items], dtype=kind)
+    table = np.empty(len(items), dtype=[(field, column.dtype) for field, column in columns.items()])
+    for field, column in columns.items():
+        table[field] = column
+    packed = {"compression": "gzip", "shuffle": True} if items else {}
+    file.create_dataset(name, data=table, **packed)
+
+
+class Shard:
+    """A shard open for reading: where each image lies, and nothing of the images themselves.
+
+    Raises FvridError where the file is missing, cut off or no shard.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._blobs: dict[str, tuple[int, NDArray[np.uint64]]] = {}
+        try:
+            with h5py.File(path, "r") as file:
+                if file.attrs.get("format") != SHARD_FORMAT:
+                    raise FvridError(f"{path}: not a shard of format {SHARD_FORMAT}; rebuild the dataset.")
+                self.plan = str(file.attrs["plan"])
+                for name in ("clear", "foggy", "depth"):
+                    if name in file:
+                        start = file[f"{name}/bytes"].id.get_offset() or 0  # None where there are no images
+                        self._blobs[name] = start, file[f"{name}/offsets"][:]
+        except (OSError, KeyError) as error:
+            raise _unreadable(path, error) from None
+
+    def has(self, column: str) -> bool:
+        return column in self._blobs
+
+    def read(self, column: str, row: int) -> memoryview:
+        """The encoded bytes of one image: a view of the mapped file.  column: "clear", "foggy" or "depth"."""
+        start, offsets = self._blobs[column]
+        first, last = start + int(offsets[row]), start + int(offsets[row + 1])
+        content = _map(self.path)[first:last]
+        if len(content) != last - first:
+            raise FvridError(f"{self.path}: the shard is cut off; copy it again or rebuild the dataset.")
+        return content
+
+    def read_rows(self) -> tuple[list[Row], list[Reject]]:
+        """The rows (without split, as the shard does not know it) and the refused records."""
+        try:
+            with h5py.File(self.path, "r") as file:
+                rows = [_to_row(values, self.path.name, i) for i, values in enumerate(_read_table(file, "rows"))]
+                rejects = [Reject(**values) for values in _read_table(file, "rejects")]
+        except (OSError, KeyError) as error:
+            raise _unreadable(self.path, error) from None
+        return rows, rejects
+
+
+def _read_table(file: h5py.File, name: str) -> list[dict[str, Any]]:
+    table = file[name][:]
+    fields = table.dtype.names
+    return [
+        {k: v.decode() if isinstance(v, bytes) else v for k, v in zip(fields, values, strict=True)}
+        for values in table.tolist()
+    ]
+
+
+def _to_row(values: dict[str, Any], shard: str, row: int) -> Row:
+    for optional in ("camera_id", "source_split"):
+        values[optional] = values[optional] or None
+    return Row(**values, split=None, shard=shard, row=row)
+
+
+def _unreadable(path: Path, error: Exception) -> FvridError:
+    if not path.exists():
+        return FvridError(f"{path}: the shard is missing; copy it again or rebuild the dataset.")
+    return FvridError(f"{path}: not a readable shard ({error}); copy it again or rebuild the dataset.")
+
+
+@lru_cache(maxsize=512)
+def _map(path: Path) -> memoryview:
+    with path.open("rb") as file:
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))

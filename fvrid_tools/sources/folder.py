@@ -1,0 +1,58 @@
+"""Images of one's own: any tree of folders; a pattern reads vehicle and camera from the path."""
+
+import os
+import re
+from pathlib import Path
+
+from ..images import SUFFIXES
+from ..records import ImageRecord, Listing, OptionError, Reject
+
+SOURCE = "folder"
+DEFAULT_PATTERN = r"(?P<vehicle_id>[^/]+)/[^/]+$"
+
+
+def _compile(pattern: str) -> re.Pattern[str]:
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise OptionError(f"--pattern {pattern!r} is not a regular expression: {error}.") from None
+    if "vehicle_id" not in compiled.groupindex:
+        raise OptionError(f"--pattern {pattern!r} needs a named group, such as (?P<vehicle_id>[^/]+).")
+    return compiled
+
+
+def read(root: Path, pattern: str = DEFAULT_PATTERN) -> Listing:
+    """Every image file below `root` whose relative path (with forward slashes) `pattern` is found in.
+
+    The groups vehicle_id and, if it is there, camera_id become the record's. Raises OptionError for a bad pattern.
+    """
+    compiled = _compile(pattern)
+    records, rejects = [], []
+    for path in image_paths(root):
+        match = compiled.search(path)
+        if match is None or not match["vehicle_id"]:
+            rejects.append(Reject(SOURCE, path, "the path does not match the pattern"))
+            continue
+        image_id = f"{SOURCE}/{path.rpartition('.')[0]}"
+        camera_id = match.groupdict().get("camera_id") or None
+        records.append(ImageRecord(image_id, SOURCE, path, match["vehicle_id"], camera_id, None, root))
+    vehicles = len({record.vehicle_id for record in records})
+    cameras = len({record.camera_id for record in records if record.camera_id is not None})
+    summary = (
+        f"folder: {len(records)} images of {vehicles} vehicles, {cameras or 'no'} cameras known, "
+        f"{len(rejects)} files whose path does not match the pattern"
+    )
+    return Listing(sorted(records), rejects, summary)
+
+
+def image_paths(root: Path) -> list[str]:
+    """The image files below `root`, by suffix, relative and with forward slashes, sorted. Hidden ones are left out."""
+    found = []
+    for folder, subfolders, names in os.walk(root):
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        below = os.path.relpath(folder, root).replace(os.sep, "/")
+        prefix = "" if below == "." else below + "/"
+        found += [
+            prefix + name for name in names if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES
+        ]
+    return sorted(found)
