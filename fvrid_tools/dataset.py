@@ -81,7 +81,7 @@ class Dataset(Sequence[Sample]):
     def __getitem__(self, index: slice) -> "Dataset": ...
     def __getitem__(self, index: int | slice) -> "Sample | Dataset":
         if isinstance(index, slice):
-            return self._part(self.rows[index])
+            return self.take(self.rows[index])
         row = self.rows[index]
         shard = self._shards.get(row.shard)
         if shard is None:
@@ -93,7 +93,8 @@ class Dataset(Sequence[Sample]):
         vehicles = len({row.identity for row in self.rows})
         return f"Dataset({self.folder}: {len(self)} images of {vehicles} vehicles, {splits})"
 
-    def _part(self, rows: list[Row]) -> "Dataset":
+    def take(self, rows: list[Row]) -> "Dataset":
+        """The samples of some of the rows, in the given order."""
         part = Dataset(self.folder, rows, self.info)
         part._shards = self._shards
         return part
@@ -106,7 +107,7 @@ class Dataset(Sequence[Sample]):
         for name in wanted:
             if name not in manifest.COLUMNS:
                 raise ValueError(f"{name!r} is not a column of the manifest: {', '.join(manifest.COLUMNS)}")
-        return self._part(
+        return self.take(
             [row for row in self.rows if all(getattr(row, name) == value for name, value in wanted.items())]
         )
 

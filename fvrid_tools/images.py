@@ -142,6 +142,13 @@ def shrink(image: Uint8Image, longest_px: int) -> Uint8Image:
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 
+def stretch(image: Uint8Image, size: int) -> Uint8Image:
+    """Resize to size x size pixels, whatever the aspect, for pictures beside a network's."""
+    shrinking = max(image.shape[:2]) > size
+    how = cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(image, (size, size), interpolation=how), dtype=np.uint8)
+
+
 def repeat_channels(plane: FloatArray, out: FloatArray) -> None:
     """Write (H, W) float32 into each channel of `out`, (H, W, 3); five times faster than NumPy's broadcasting."""
     cv2.merge((plane, plane, plane), out)

@@ -30,7 +30,11 @@ def _loader(package: str) -> BaseLoader:
 def picture(image: Uint8Image, longest_px: int = 192) -> str:
     """(H, W, 3) uint8 RGB -> a data URI of a JPEG, shrunk where it is larger."""
     shrunk = np.ascontiguousarray(images.shrink(image, longest_px))
-    return "data:image/jpeg;base64," + base64.b64encode(images.encode(shrunk)).decode()
+    return data_uri(images.encode(shrunk))
+
+
+def data_uri(jpeg: bytes) -> str:
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
 
 
 def grey(values: images.FloatArray) -> Uint8Image:

@@ -1,0 +1,81 @@
+"""The four feature stages conv_2 .. conv_5 of any timm backbone."""
+
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from .config import ConfigError
+
+
+class Backbone(nn.Module):
+    """A timm model cut into its last four feature stages, its input normalisation included.
+
+    `channels` and `strides` are those of the stages. With last_stride=1 the last stage keeps the resolution of
+    the one before (Luo et al. 2019, "Bag of Tricks"); None means 1 where the backbone can do so, else its own.
+
+    Raises ConfigError where timm does not know the name, the model has fewer than four stages, last_stride=1
+    cannot be had, or the weights cannot be loaded.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, name: str, *, pretrained: bool | str = False, last_stride: int | None = None) -> None:
+        super().__init__()
+        self.stages = _create(name, pretrained)
+        self.channels: list[int] = self.stages.feature_info.channels()
+        self.strides: list[int] = self.stages.feature_info.reduction()
+        if last_stride != 2:
+            if _unstride_last_stage(self.stages):
+                self.strides = [*self.strides[:3], self.strides[3] // 2]
+            elif last_stride == 1:
+                raise ConfigError(f"backbone {name} cannot have last_stride=1; set last_stride=2.")
+        normalisation = self.stages.pretrained_cfg
+        for key in ("mean", "std"):
+            self.register_buffer(key, torch.tensor(normalisation[key]).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """image: (B, 3, H, W) in [0, 1].  -> four maps (B, channels[i], H / strides[i], W / strides[i])."""
+        maps: list[Tensor] = self.stages((image - self.mean) / self.std)
+        return maps
+
+
+def _create(name: str, pretrained: bool | str) -> Any:
+    options: dict[str, Any] = {"features_only": True, "out_indices": (-4, -3, -2, -1)}
+    if isinstance(pretrained, str):
+        options["pretrained_cfg_overlay"] = {"file": pretrained}
+    try:
+        return timm.create_model(name, pretrained=bool(pretrained), **options)
+    except Exception as error:  # timm, the hub and torch raise too many kinds to name
+        if not timm.is_model(name):
+            raise ConfigError(f"backbone {name}: timm has no such model.") from None
+        if isinstance(pretrained, str):
+            raise ConfigError(f"{pretrained}: not weights of {name} ({_first_line(error)}).") from None
+        if pretrained:
+            raise ConfigError(
+                f"the ImageNet weights of {name} cannot be downloaded ({_first_line(error)}); "
+                "set pretrained=false, or pretrained=FILE to load a copy."
+            ) from None
+        raise ConfigError(f"backbone {name} has no four feature stages ({_first_line(error)}).") from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:160]
+
+
+def _unstride_last_stage(stages: Any) -> bool:
+    """Take the stride out of the last stage, where it is made by convolutions that keep the size without it."""
+    try:
+        stage = stages.get_submodule(stages.feature_info.module_name()[-1])
+    except AttributeError:
+        return False
+    strided = [m for m in stage.modules() if isinstance(m, (nn.Conv2d, nn.AvgPool2d)) and m.stride in (2, (2, 2))]
+    if not strided or any(isinstance(m, nn.Conv2d) and m.kernel_size[0] not in (1, 3) for m in strided):
+        return False
+    for module in strided:
+        if isinstance(module, nn.AvgPool2d):
+            module.kernel_size = 1
+        module.stride = (1, 1)
+    return True

@@ -1,0 +1,89 @@
+"""Files of a run: the checkpoint to go on from, and the weights to use. Both appear whole or not at all."""
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import safetensors
+import torch
+from safetensors.torch import load_file, save
+from torch import nn
+
+from fvrid_tools.files import atomic_path, write_atomic
+
+from .config import DataError
+from .network import SJDL
+
+CHECKPOINT = "checkpoint.pt"
+WEIGHTS = "weights.safetensors"
+
+
+def git_revision() -> str:
+    """The commit of this code, with "+" where files were changed since; "unknown" outside a repository."""
+    command = ["git", "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]
+    try:
+        found = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return found.stdout.strip()
+
+
+def save_checkpoint(run: Path, state: dict[str, Any]) -> None:
+    """`state`: tensors, numbers, strings, and dicts and lists of them."""
+    with atomic_path(run / CHECKPOINT) as path:
+        torch.save(state, path)
+
+
+def load_checkpoint(run: Path) -> dict[str, Any]:
+    """Raises DataError where the run has no checkpoint that can be read."""
+    path = run / CHECKPOINT
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such checkpoint; train without --resume.") from None
+    except Exception as error:  # torch raises many kinds for a file that is not its own
+        raise DataError(f"{path}: not a checkpoint ({str(error).splitlines()[0][:120]}).") from None
+    return state
+
+
+class Architecture(NamedTuple):
+    """What it takes to make the network that weights belong to, and the size it was trained at."""
+
+    num_synthetic: int
+    num_real: int
+    backbone: str
+    shared_stage: int
+    last_stride: int
+    image_size: int
+
+    def build(self, pretrained: bool | str = False) -> SJDL:
+        return SJDL(
+            self.num_synthetic,
+            self.num_real,
+            self.backbone,
+            self.shared_stage,
+            last_stride=self.last_stride,
+            pretrained=pretrained,
+        )
+
+
+def save_weights(run: Path, net: nn.Module, architecture: Architecture, facts: dict[str, str]) -> None:
+    """Write weights.safetensors with the architecture, and facts such as the git revision, in its metadata."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
+    metadata = {"sjdl": json.dumps(architecture._asdict()), **facts}
+    write_atomic(run / WEIGHTS, save(tensors, metadata))
+
+
+def load_network(path: Path) -> tuple[SJDL, Architecture]:
+    """The network of a weights file, in eval mode. Raises DataError where the file is not one of ours."""
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            architecture = Architecture(**json.loads(file.metadata()["sjdl"]))
+        net = architecture.build()
+        net.load_state_dict(load_file(path))
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such weights file; train first, or name another.") from None
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
+        raise DataError(f"{path}: not weights of an SJDL network ({str(error).splitlines()[0][:120]}).") from None
+    return net.eval(), architecture

@@ -1,0 +1,118 @@
+"""The command `sjdl`: parse, delegate, print. torch is imported inside the commands, so that --help is fast."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+PATH = click.Path(path_type=Path)
+
+
+class _Sentences(click.Group):
+    """Turns the errors a user can mend into one sentence: exit code 2 for recipes and options, 1 for data."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        from fvrid_tools.records import FvridError
+
+        from .config import ConfigError, DataError
+
+        try:
+            return super().invoke(ctx)
+        except ConfigError as error:
+            raise click.UsageError(str(error)) from None
+        except (FvridError, DataError, FloatingPointError) as error:
+            raise click.ClickException(str(error)) from None
+        except ImportError as error:
+            raise click.ClickException(f"{error}; install the model's packages with pip install 'fvrid[model]'.") from None
+
+
+@click.group(cls=_Sentences, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="fvrid", prog_name="sjdl")
+def cli() -> None:
+    """Train and evaluate SJDL, semi-supervised joint defogging learning for foggy vehicle re-identification."""
+
+
+@cli.command()
+@click.option("--data", type=PATH, default="data/fvrid-syn", show_default=True, help="Synthetic dataset, split.")
+@click.option("--real", type=PATH, help="Real dataset, split; without it defogging is learned with clear images only.")
+@click.option("--recipe", default="default", show_default=True, help="A name in manifests/ or a TOML file.")
+@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a key of the recipe; may repeat.")
+@click.option("--run", type=PATH, required=True, help="A new folder for everything the training leaves.")
+@click.option("--resume", is_flag=True, help="Go on after the run's last whole epoch.")
+def train(data: Path, real: Path | None, recipe: str, changes: tuple[str, ...], run: Path, resume: bool) -> None:
+    """Train the network into the folder RUN."""
+    from .config import read_recipe
+
+    resolved = read_recipe(recipe, changes)
+    from fvrid_tools.dataset import open_dataset
+
+    from .report import REPORT
+    from .train import train as run_training
+
+    datasets = open_dataset(data), None if real is None else open_dataset(real)
+    run_training(*datasets, resolved, run, resume=resume)
+    click.echo(f"{run / REPORT}")
+
+
+@cli.command("eval")
+@click.option("--run", type=PATH, help="A run: its weights are scored, and the result joins its report.")
+@click.option("--weights", type=PATH, help="A weights file, instead of a run.")
+@click.option("--data", type=PATH, default="data/fvrid-syn", show_default=True, help="A dataset, split.")
+@click.option("--domain", type=click.Choice(("synthetic", "real")), help="Refuse a dataset of the other domain.")
+@click.option(
+    "--images", type=click.Choice(("foggy", "clear", "defogged")), default="foggy", show_default=True, help="What to embed."
+)
+@click.option("--feature", type=click.Choice(("after-bn", "before-bn")), default="after-bn", show_default=True)
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ...")
+@click.option("--workers", type=click.IntRange(min=0), default=2, show_default=True, help="Processes that decode images.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything about the result as JSON.")
+def evaluate(
+    run: Path | None,
+    weights: Path | None,
+    data: Path,
+    domain: str | None,
+    images: str,
+    feature: str,
+    device: str,
+    workers: int,
+    as_json: bool,
+) -> None:
+    """Score the ranking of a dataset's gallery: mAP, CMC and mINP, with the protocol."""
+    if (run is None) == (weights is None):
+        raise click.UsageError("name either --run or --weights.")
+    from fvrid_tools.dataset import open_dataset
+
+    from .config import DataError
+
+    dataset = open_dataset(data)
+    if domain not in (None, dataset.info["domain"]):
+        raise DataError(f"{data} is of the {dataset.info['domain']} domain, not {domain}; name another --data.")
+    before_bn = feature == "before-bn"
+    if run is not None:
+        from .train import evaluate_run
+
+        result = evaluate_run(
+            run, dataset, condition=images, before_bn=before_bn, device=device, workers=workers
+        )
+    else:
+        from .checkpoint import load_network
+        from .evaluate import evaluate_dataset
+        from .train import pick_device
+
+        assert weights is not None
+        net, architecture = load_network(weights)
+        result, _ = evaluate_dataset(
+            net,
+            dataset,
+            architecture.image_size,
+            images=images,
+            before_bn=before_bn,
+            workers=workers,
+            device=pick_device(device),
+        )
+    if as_json:
+        click.echo(json.dumps(result.to_json(), indent=1))
+    else:
+        scores = "  ".join(f"{name} {100 * value:.2f}" for name, value in result.scores.items())
+        click.echo(f"{result.domain}, {result.images} (%): {scores}\n{result.protocol}; feature {result.feature}")

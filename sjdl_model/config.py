@@ -1,0 +1,157 @@
+"""Training recipes: frozen dataclasses, TOML in and out, one-off changes by KEY=VALUE. A misspelt key is an error."""
+
+import dataclasses
+import difflib
+import json
+import sys
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_type_hints
+
+RESTORATION_NORMS = ("l2", "mse")
+SELF_CONSTRAINTS = ("global", "phase")
+
+
+class ConfigError(Exception):
+    """One sentence for the user: which key or file is wrong, and how to mend it."""
+
+
+class DataError(ValueError):
+    """One sentence for the user: what the data lacks, and how to mend it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weights:
+    """Factors of the terms of Eqs. 5, 11 and 12; a term of weight 0 is not computed."""
+
+    triplet: float = 1.0
+    identity: float = 1.0
+    restoration: float = 1.0  # lambda1
+    color_entropy: float = 1.0
+    dark_channel: float = 1e-5  # lambda2
+    total_variation: float = 1e-5  # lambda3
+    self_constraint: float = 300.0  # lambda4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """Everything that decides a training run. The defaults are the paper's, see manifests/paper.toml."""
+
+    backbone: str = "resnet50"  # any timm model with four feature stages
+    pretrained: bool | str = True  # ImageNet weights from timm's hub, none, or those in a local file
+    shared_stage: int = 2  # the CFSM is conv_1 .. conv_<shared_stage>, 2 to 5
+    last_stride: int = 1  # of conv_5: 1 or 2
+    image_size: int = 384  # pixels, square, a multiple of 32
+    p: int = 6  # vehicles a batch
+    k: int = 6  # images a vehicle
+    real_every: int = 1  # a real batch in every real_every-th step
+    epochs: int = 120
+    steps_per_epoch: int = 0  # 0: as many as one pass over the synthetic training images has
+    lr: float = 1e-4  # at the end of the warm-up
+    weight_decay: float = 5e-4
+    margin: float = 0.3  # of the triplet loss, Eq. 2
+    label_smoothing: float = 0.0
+    restoration_norm: str = "l2"  # of Eq. 4: "l2" as printed, or "mse"
+    self_constraint: str = "global"  # reading of Eq. 10: "global" as printed, or "phase"
+    seed: int = 0
+    workers: int = 2  # processes that decode images; their number changes no number
+    device: str = "auto"  # "auto" takes a GPU where there is one
+    weights: Weights = field(default_factory=Weights)
+
+    def __post_init__(self) -> None:
+        checks = {
+            "shared_stage must be 2 to 5": 2 <= self.shared_stage <= 5,
+            "last_stride must be 1 or 2": self.last_stride in (1, 2),
+            "image_size must be a multiple of 32": self.image_size > 0 and self.image_size % 32 == 0,
+            "p must be at least 2 and k at least 2": self.p >= 2 and self.k >= 2,
+            "epochs, steps_per_epoch and workers must not be negative": min(
+                self.epochs, self.steps_per_epoch, self.workers
+            )
+            >= 0,
+            "real_every must be at least 1": self.real_every >= 1,
+            f"restoration_norm must be one of {RESTORATION_NORMS}": self.restoration_norm in RESTORATION_NORMS,
+            f"self_constraint must be one of {SELF_CONSTRAINTS}": self.self_constraint in SELF_CONSTRAINTS,
+        }
+        for sentence, holds in checks.items():
+            if not holds:
+                raise ConfigError(f"{sentence}.")
+
+
+def read_recipe(name_or_path: str, changes: Iterable[str] = ()) -> Recipe:
+    """The recipe of a TOML file, or of manifests/<name>.toml, with KEY=VALUE changes.
+
+    Raises ConfigError where the recipe is not found, a key is unknown or a value has the wrong type.
+    """
+    path = _find(name_or_path)
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: not a recipe ({error}).") from None
+    for change in changes:
+        _set(values, change)
+    return from_dict(values, str(path))
+
+
+def _find(name_or_path: str) -> Path:
+    """A path, or a name in manifests/: in the repository, or where the wheel puts it."""
+    folders = (Path(__file__).parents[1] / "manifests", Path(sys.prefix) / "share/fvrid/manifests")
+    candidates = [Path(name_or_path), *(folder / f"{name_or_path}.toml" for folder in folders)]
+    for path in candidates:
+        if path.is_file():
+            return path
+    names = sorted({path.stem for folder in folders for path in folder.glob("*.toml")})
+    raise ConfigError(f"{name_or_path}: no such recipe; name a TOML file or one of {', '.join(names)}.")
+
+
+def _set(values: dict[str, Any], change: str) -> None:
+    key, equals, text = change.partition("=")
+    if not equals:
+        raise ConfigError(f"--set {change}: write KEY=VALUE, as in epochs=10.")
+    try:
+        value = tomllib.loads(f"x = {text}")["x"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *tables, last = key.strip().split(".")
+    for table in tables:
+        values = values.setdefault(table, {})
+    values[last] = value
+
+
+def from_dict(values: dict[str, Any], where: str) -> Recipe:
+    """A recipe of nested dicts; `where` is named in errors."""
+    values = dict(values)
+    weights = values.pop("weights", {})
+    if not isinstance(weights, dict):
+        raise ConfigError(f"{where}: weights is a table, as in weights.triplet=1.")
+    try:
+        return Recipe(**_checked(Recipe, values, where), weights=Weights(**_checked(Weights, weights, where, "weights.")))
+    except ConfigError as error:
+        raise ConfigError(str(error) if where in str(error) else f"{where}: {error}") from None
+
+
+def _checked(kind: type, values: dict[str, Any], where: str, prefix: str = "") -> dict[str, Any]:
+    known = get_type_hints(kind)
+    checked = {}
+    for key, value in values.items():
+        if key not in known or key == "weights":
+            nearest = difflib.get_close_matches(key, known, n=1)
+            hint = f"; did you mean {prefix}{nearest[0]}?" if nearest else f"; known are {', '.join(known)}."
+            raise ConfigError(f"{where}: there is no key {prefix}{key}{hint}")
+        expected = known[key]
+        if expected is float and type(value) is int:
+            value = float(value)
+        if not isinstance(value, expected) or (isinstance(value, bool) and expected in (int, float)):
+            name = getattr(expected, "__name__", str(expected))
+            raise ConfigError(f"{where}: {prefix}{key} = {value!r} is not {name}.")
+        checked[key] = value
+    return checked
+
+
+def to_toml(recipe: Recipe) -> str:
+    """The recipe, every key, as TOML that `read_recipe` takes."""
+    values = dataclasses.asdict(recipe)
+    weights = values.pop("weights")
+    lines = [f"{key} = {json.dumps(value)}" for key, value in values.items()]
+    return "\n".join([*lines, "", "[weights]", *(f"{key} = {json.dumps(value)}" for key, value in weights.items()), ""])

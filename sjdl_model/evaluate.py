@@ -1,0 +1,102 @@
+"""Embed the query and gallery images of a dataset and score the ranking."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fvrid_tools.dataset import Dataset
+
+from . import data as images_of
+from .data import ImageBatches, ImageSet, image_batches
+from .metrics import RetrievalScores, evaluate
+from .network import SJDL
+
+CONDITIONS = ("foggy", "clear", "defogged")
+BATCH = 64
+
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """Scores with everything one must know to compare them."""
+
+    scores: dict[str, float]
+    domain: str
+    images: str  # "foggy", "clear" or "defogged"
+    feature: str
+    queries: int
+    gallery: int
+    protocol: str
+    data_sha256: str  # of the manifest
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@torch.inference_mode()
+def embed(net: SJDL, batches: ImageBatches, *, defog: bool = False, before_bn: bool = False) -> NDArray[np.float32]:
+    """(N, D) float32 embeddings; with `defog` of the images that the network's FIRM makes of them."""
+    net.eval()
+    parts = []
+    for images in batches:
+        parts.append(net.embed(net.defog(images) if defog else images, before_bn).float().cpu().numpy())
+    return np.concatenate(parts)
+
+
+def evaluate_dataset(
+    net: SJDL,
+    dataset: Dataset,
+    size: int,
+    *,
+    images: str = "foggy",
+    before_bn: bool = False,
+    workers: int = 0,
+    device: torch.device | None = None,
+    progress: Progress = lambda count: None,
+) -> tuple[Result, RetrievalScores]:
+    """Score the "query" and "gallery" splits of a dataset at size x size pixels.
+
+    images: "foggy", "clear" (synthetic domain only) or "defogged".  `progress` counts images.
+    Raises DataError where a split is empty, or no query has a match.
+    """
+    device = device or torch.device("cpu")
+    parts = {split: dataset.select(split=split) for split in ("query", "gallery")}
+    for split, part in parts.items():
+        if not len(part):
+            raise images_of.DataError(f"{dataset.folder} has no {split} images; run fvrid split {dataset.folder} first.")
+    pick = images_of.clear if images == "clear" else images_of.foggy
+    embeddings = {}
+    for split, part in parts.items():
+        batches = image_batches(ImageSet(part, size, pick), BATCH, workers, device)
+        embeddings[split] = embed(net.to(device), batches, defog=images == "defogged", before_bn=before_bn)
+        progress(len(part))
+    ids, cameras = _numbers(dataset)
+    scores = evaluate(
+        embeddings["query"],
+        embeddings["gallery"],
+        *([ids[row.identity] for row in parts[split].rows] for split in ("query", "gallery")),
+        *([cameras.get((row.source, row.camera_id)) for row in parts[split].rows] for split in ("query", "gallery")),
+    )
+    result = Result(
+        scores=scores.summary(),
+        domain=dataset.info["domain"],
+        images=images,
+        feature="before BN" if before_bn else "after BN",
+        queries=len(parts["query"]),
+        gallery=len(parts["gallery"]),
+        protocol=f"one random {images} image of each test vehicle is the query, the rest are the gallery; {scores.protocol}",
+        data_sha256=dataset.info["manifest_sha256"],
+    )
+    return result, scores
+
+
+def _numbers(dataset: Dataset) -> tuple[dict[tuple[str, str], int], dict[tuple[str, str | None], int]]:
+    """Integers for the vehicles and for the known cameras of all sources."""
+    ids = sorted({row.identity for row in dataset.rows})
+    cameras = sorted({(row.source, row.camera_id) for row in dataset.rows if row.camera_id is not None})
+    return {name: i for i, name in enumerate(ids)}, {(s, c): i for i, (s, c) in enumerate(cameras)}

@@ -1,0 +1,95 @@
+"""The terms of Eqs. 2 to 10, one pure function each, over the whole batch.
+
+Images are (B, 3, H, W) in [0, 1]; every function returns a scalar that minimising improves, computed in float32.
+The weights of the paper belong to sums over images of 384 x 384 pixels; the terms keep that meaning at every size.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+PUBLISHED_SIZE = 384  # pixels; the side of the paper's images
+DARK_CHANNEL_WINDOW = 35  # pixels; the released code's, the paper gives none
+
+
+def batch_hard_triplet_loss(feature: Tensor, label: Tensor, margin: float) -> Tensor:
+    """Eq. 2: hinge on the farthest image of the same vehicle and the nearest of another, Euclidean.
+
+    feature: (B, D).  label: (B,), at least two vehicles.
+    """
+    # a matrix product would be faster, and wrong for near neighbours
+    distance = torch.cdist(feature.float(), feature.float(), compute_mode="donot_use_mm_for_euclid_dist")  # (B, B)
+    same = label[:, None] == label[None, :]
+    farthest_positive = distance.masked_fill(~same, -torch.inf).amax(dim=1)
+    nearest_negative = distance.masked_fill(same, torch.inf).amin(dim=1)
+    return F.relu(farthest_positive - nearest_negative + margin).mean()
+
+
+def identity_loss(logits: Tensor, label: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """Eq. 3: cross entropy.  logits: (B, N).  label: (B,), 0..N-1."""
+    return F.cross_entropy(logits.float(), label, label_smoothing=label_smoothing)
+
+
+def restoration_loss(defogged: Tensor, clear: Tensor, norm: str = "l2") -> Tensor:
+    """Eq. 4: "l2", the mean over the batch of the L2 norm of the difference; or "mse", the mean of its squares."""
+    difference = (defogged.float() - clear.float()).flatten(1)
+    if norm == "mse":
+        return difference.square().mean()
+    return torch.linalg.vector_norm(difference, dim=1).mean()
+
+
+def color_entropy_loss(defogged: Tensor) -> Tensor:
+    """Eq. 6 with the sign that its text asks for: minus the entropy of 256 colour levels, so that less fog is lower.
+
+    The mean over images and over red, green and blue. Each value is shared by the two nearest levels, which makes
+    the histogram differentiable at a cost of O(pixels); the released code's hard histogram sends no gradient.
+    """
+    level = defogged.float().clamp(0, 1).flatten(2).flatten(0, 1) * 255  # (B * 3, H * W)
+    below = level.detach().floor().clamp(max=254)
+    share = level - below  # of the level above, in [0, 1]
+    index = below.long()
+    histogram = torch.zeros(len(level), 256, device=level.device)
+    histogram = histogram.scatter_add(1, index, 1 - share).scatter_add(1, index + 1, share)
+    probability = histogram / level.shape[1]
+    return (probability * torch.log(probability + 1e-8)).sum(dim=1).mean()
+
+
+def dark_channel_loss(defogged: Tensor) -> Tensor:
+    """Eqs. 7 and 8: sum over pixels of the darkest value in a window and all colours; fog lifts it.
+
+    A mean times 384 * 384: at the paper's size its L1 norm, at others as large.
+    """
+    darkest = -defogged.float().amin(dim=1, keepdim=True)  # (B, 1, H, W)
+    half = DARK_CHANNEL_WINDOW // 2
+    for window, padding in (((DARK_CHANNEL_WINDOW, 1), (half, 0)), ((1, DARK_CHANNEL_WINDOW), (0, half))):
+        darkest = F.max_pool2d(darkest, window, stride=1, padding=padding)
+    return -darkest.mean() * PUBLISHED_SIZE**2
+
+
+def total_variation_loss(defogged: Tensor) -> Tensor:
+    """Eq. 9: L1 norm of the differences of neighbours across and down, over pixels and colours.
+
+    Scaled as 384 * size over the number of pixels: at the paper's size the sum, at others as large, since the
+    differences shrink as a picture grows.
+    """
+    defogged = defogged.float()
+    batch, _, height, width = defogged.shape
+    across = (defogged[..., 1:] - defogged[..., :-1]).abs().sum()
+    down = (defogged[..., 1:, :] - defogged[..., :-1, :]).abs().sum()
+    return (across * width + down * height) * PUBLISHED_SIZE / (batch * height * width)
+
+
+def self_constraint_loss(defogged: Tensor, foggy: Tensor, reading: str = "global") -> Tensor:
+    """Eq. 10: keep the content of the input; the mean over the batch of a cosine, negated.
+
+    "global": the cosine of the two Fourier transforms as printed, which by Parseval's theorem is that of the images.
+    "phase": the mean over frequencies of the cosine of the phase difference, which is what the text argues for.
+    """
+    defogged, foggy = defogged.float(), foggy.float()
+    if reading == "global":
+        return -F.cosine_similarity(defogged.flatten(1), foggy.flatten(1), dim=1).mean()
+    width = defogged.shape[-1]
+    cross = torch.fft.rfft2(defogged) * torch.fft.rfft2(foggy).conj()  # (B, 3, H, W // 2 + 1)
+    cosine = cross.real / cross.abs().clamp_min(1e-12)
+    mirrored = cosine[..., 1 : (width + 1) // 2].sum(dim=(2, 3))  # frequencies whose conjugates are not stored
+    return -((cosine.sum(dim=(2, 3)) + mirrored) / (defogged.shape[-2] * width)).mean()

@@ -1,0 +1,86 @@
+"""SJDL: one backbone whose shallow stages (CFSM) serve two branches, re-identification and defogging (Fig. 2)."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .backbone import Backbone
+from .firm import FIRM
+
+
+class SJDLOutput(NamedTuple):
+    """Of a batch of B images of H x W pixels."""
+
+    feature: Tensor  # (B, D) pooled, before BN: the triplet loss's
+    embedding: Tensor  # (B, D) after BN: the identity loss's, and the test's
+    logits_synthetic: Tensor  # (B, num_synthetic)
+    logits_real: Tensor | None  # (B, num_real), None where the network has no real vehicles
+    defogged: Tensor | None  # (B, 3, H, W) in [0, 1], None where it was not asked for
+
+
+class SJDL(nn.Module):
+    """CFSM = conv_1 .. conv_<shared_stage>, ReIDM = the rest of the backbone with a BNNeck, FIRM = the decoder.
+
+    num_synthetic, num_real: training vehicles of the two domains (num_real may be 0).
+    backbone: any timm model with four feature stages; pretrained: True, False, or a local weights file.
+    Raises ConfigError where the backbone cannot be made, ValueError for another shared_stage than 2 to 5.
+    """
+
+    def __init__(
+        self,
+        num_synthetic: int,
+        num_real: int = 0,
+        backbone: str = "resnet50",
+        shared_stage: int = 2,
+        *,
+        last_stride: int | None = None,
+        pretrained: bool | str = False,
+    ) -> None:
+        super().__init__()
+        if shared_stage not in (2, 3, 4, 5):
+            raise ValueError(f"shared_stage is {shared_stage}: the shared stages end with conv_2, 3, 4 or 5")
+        self.backbone = Backbone(backbone, pretrained=pretrained, last_stride=last_stride)
+        self.shared = shared_stage - 2  # index of the shared stage's map
+        self.firm = FIRM(self.backbone.channels[self.shared], self.backbone.strides[self.shared])
+        dim = self.backbone.channels[-1]
+        self.neck = nn.BatchNorm1d(dim)
+        self.neck.bias.requires_grad_(False)  # Luo et al. 2019: a bias would move the embedding off the origin
+        self.classifier_synthetic = _classifier(dim, num_synthetic)
+        self.classifier_real = _classifier(dim, num_real) if num_real else None
+
+    def forward(self, foggy: Tensor, defog: bool = True) -> SJDLOutput:
+        """foggy: (B, 3, H, W) float in [0, 1]; H and W multiples of 32, else ValueError."""
+        maps = self._maps(foggy)
+        feature = maps[-1].mean(dim=(2, 3))  # (B, D)
+        embedding = self.neck(feature)
+        return SJDLOutput(
+            feature=feature,
+            embedding=embedding,
+            logits_synthetic=self.classifier_synthetic(embedding),
+            logits_real=None if self.classifier_real is None else self.classifier_real(embedding),
+            defogged=self.firm(maps[self.shared], foggy) if defog else None,
+        )
+
+    def embed(self, foggy: Tensor, before_bn: bool = False) -> Tensor:
+        """(B, 3, H, W) in [0, 1] -> (B, D), by CFSM and ReIDM only."""
+        feature = self._maps(foggy)[-1].mean(dim=(2, 3))
+        return feature if before_bn else self.neck(feature)
+
+    def defog(self, foggy: Tensor) -> Tensor:
+        """(B, 3, H, W) in [0, 1] -> the same without fog."""
+        defogged: Tensor = self.firm(self._maps(foggy)[self.shared], foggy)
+        return defogged
+
+    def _maps(self, foggy: Tensor) -> list[Tensor]:
+        if foggy.ndim != 4 or foggy.shape[1] != 3 or foggy.shape[2] % 32 or foggy.shape[3] % 32:
+            raise ValueError(f"images are {tuple(foggy.shape)}: (B, 3, H, W) with sides that are multiples of 32 needed")
+        maps: list[Tensor] = self.backbone(foggy)
+        return maps
+
+
+def _classifier(dim: int, vehicles: int) -> nn.Linear:
+    classifier = nn.Linear(dim, vehicles, bias=False)
+    with torch.no_grad():
+        classifier.weight.normal_(std=0.001)
+    return classifier

@@ -1,0 +1,74 @@
+"""P x K batches whose every draw is a function of (seed, step): no state, so any step can be made again."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from .config import DataError
+
+
+class Visit(NamedTuple):
+    """One image to load, and the seed of its augmentation."""
+
+    index: int
+    seed: int
+
+
+class PKSampler:
+    """Batches of P vehicles with K images each, numbered by step.
+
+    A round visits every vehicle once, P at a time, in an order of its own; a vehicle's images take turns from
+    round to round, and repeat within a batch where it has fewer than K. What is left of a round that does not
+    fill a batch is filled up from the next round's order.
+    """
+
+    def __init__(self, labels: Sequence[int], p: int, k: int, seed: int) -> None:
+        """labels: the label of each image.  Raises DataError where there are fewer than `p` vehicles."""
+        order = np.argsort(labels, kind="stable")
+        _, starts = np.unique(np.asarray(labels)[order], return_index=True)
+        self._images = np.split(order, starts[1:])  # of each vehicle
+        if len(self._images) < p:
+            raise DataError(f"{len(self._images)} vehicles to train on are fewer than p = {p}")
+        self._p, self._k, self._seed = p, k, seed
+
+    def batch(self, step: int) -> list[Visit]:
+        """The P * K visits of a step, the images of a vehicle side by side."""
+        vehicles = self._vehicles(step)
+        draws = np.random.default_rng([self._seed, 1, step])
+        return [
+            Visit(int(index), int(draws.integers(2**63)))
+            for vehicle, turn in vehicles
+            for index in self._take(vehicle, turn)
+        ]
+
+    def _vehicles(self, step: int) -> list[tuple[int, int]]:
+        """(vehicle, round) pairs of a step; a batch that straddles two rounds holds no vehicle twice."""
+        count = len(self._images)
+        turn, first = divmod(step * self._p, count)
+        chosen = [(int(vehicle), turn) for vehicle in self._order(turn)[first : first + self._p]]
+        taken = {vehicle for vehicle, _ in chosen}
+        following = [int(vehicle) for vehicle in self._order(turn + 1) if vehicle not in taken]
+        return chosen + [(vehicle, turn + 1) for vehicle in following[: self._p - len(chosen)]]
+
+    def _order(self, turn: int) -> np.ndarray:
+        return np.random.default_rng([self._seed, 2, turn]).permutation(len(self._images))
+
+    def _take(self, vehicle: int, turn: int) -> np.ndarray:
+        """K images: the vehicle's images in a fixed random circle, K further each round."""
+        images = self._images[vehicle]
+        circle = np.random.default_rng([self._seed, 3, vehicle]).permutation(images)
+        return circle[(turn * self._k + np.arange(self._k)) % len(images)]
+
+
+class Steps:
+    """The batches of steps first .. last - 1, in the form a DataLoader takes as its batch_sampler."""
+
+    def __init__(self, sampler: PKSampler, steps: Sequence[int]) -> None:
+        self._sampler, self._steps = sampler, steps
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+    def __iter__(self) -> Iterator[list[Visit]]:
+        return map(self._sampler.batch, self._steps)
