@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from . import images
 from .images import Uint8Image
 
-_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 420, 220, 52, 26, 14  # pixels of a chart and its margins
+_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 420, 220, 60, 26, 14  # pixels of a chart and its margins
 _COLOURS = ("#2563a8", "#c2571a", "#2a7d4f", "#8a3b9c", "#a3222a", "#5b6470", "#b08a00", "#1f8a94")
 
 
@@ -90,8 +90,8 @@ class _Frame:
         ticks = []
         for share in (0, 0.25, 0.5, 0.75, 1):
             x, y = left + share * (right - left), bottom + share * (top - bottom)
-            ticks.append(f'<text x="{self.x(x):.0f}" y="{_HEIGHT - 8}" text-anchor="middle">{x:.4g}</text>')
-            ticks.append(f'<text x="{_LEFT - 6}" y="{self.y(y) + 4:.0f}" text-anchor="end">{y:.4g}</text>')
+            ticks.append(f'<text x="{self.x(x):.0f}" y="{_HEIGHT - 8}" text-anchor="middle">{x:.3g}</text>')
+            ticks.append(f'<text x="{_LEFT - 6}" y="{self.y(y) + 4:.0f}" text-anchor="end">{y:.3g}</text>')
             ticks.append(f'<line x1="{_LEFT}" x2="{_WIDTH - 10}" y1="{self.y(y):.1f}" y2="{self.y(y):.1f}" class="grid"/>')
         name = Markup.escape(title)
         return Markup(

@@ -40,7 +40,12 @@ class PyramidEnhancement(nn.Module):
 
     def __init__(self, channels_in: int, width: int) -> None:
         super().__init__()
-        self.front = nn.Sequential(_conv(channels_in, width), _conv(width, width))
+        self.front = nn.Sequential(  # no norm: it would take away how bright the image is
+            nn.Conv2d(channels_in, width, 3, padding=1),
+            nn.LeakyReLU(0.2, inplace=True),
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.LeakyReLU(0.2, inplace=True),
+        )
         self.reduce = nn.ModuleList(nn.Conv2d(width, PYRAMID_WIDTH, 1) for _ in POOLS)
         self.out = nn.Conv2d(width + len(POOLS) * PYRAMID_WIDTH, 3, 3, padding=1)
 
@@ -85,4 +90,5 @@ class FIRM(nn.Module):
     def forward(self, shared: Tensor, foggy: Tensor) -> Tensor:
         """shared: (B, C, H / stride, W / stride).  foggy: (B, 3, H, W) in [0, 1].  -> (B, 3, H, W) in (0, 1)."""
         features = self.upsample(shared)  # (B, C', H, W)
-        return torch.sigmoid(self.enhance(torch.cat([features, foggy], dim=1)))
+        image = (foggy - 0.5) * 4  # of the features' size, or the pyramid would hardly see it
+        return torch.sigmoid(self.enhance(torch.cat([features, image], dim=1)))

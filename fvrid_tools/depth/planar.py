@@ -1,4 +1,4 @@
-"""A prior for re-identification crops: a ground plane, and on it the vehicle as an upright board."""
+"""A prior for re-identification crops: a ground plane, the vehicle standing on it, the background behind."""
 
 import math
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from ..records import ImageRecord
 from . import FARTHEST_M
 
 NEAR_M, FAR_M = 6.0, 20.0  # ray distance at the crop's bottom and top row: a roadside camera
-CONTACT = 0.92  # height, from the top, of the line where the tyres touch the ground
+CONTACT, ROOF = 0.92, 0.45  # rows, from the top, where tyres touch the ground and where the background begins
 
 
 @dataclass(frozen=True)
@@ -29,14 +29,17 @@ class Planar:
 
 @lru_cache(maxsize=64)
 def planar_depth(height: int, width: int) -> FloatArray:
-    """(height, width) float32: log-normalised distance of the plane, and of the board in the crop's middle."""
+    """(height, width) float32: log-normalised distance, the same along a row, never nearer further up.
+
+    From the tyres up to the vehicle's middle it stands upright at one distance; below, the plane comes nearer;
+    above, depth goes over smoothly to the plane's. An outline is left out: a wrong one would show in the fog.
+    """
     y = (np.arange(height, dtype=np.float32) + 0.5) / height  # 0 top, 1 bottom
-    ground = _depth_of_row(y)
-    depth: FloatArray = np.empty((height, width), np.float32)
-    depth[:] = ground[:, None]
-    top, bottom = round(0.10 * height), round(CONTACT * height)
-    left, right = round(0.08 * width), round(0.92 * width)
-    depth[top:bottom, left:right] = _depth_of_row(np.float32(CONTACT))
+    plane, board = _depth_of_row(y), _depth_of_row(np.float32(CONTACT))
+    share = np.clip((ROOF - y) / ROOF, 0, 1)
+    share = share * share * (3 - 2 * share)  # 0 on the vehicle, 1 at the top row
+    rows = np.minimum(plane, board) + share * np.maximum(plane - board, 0)
+    depth: FloatArray = np.repeat(rows.astype(np.float32)[:, None], width, axis=1)
     depth.setflags(write=False)
     return depth
 

@@ -1,0 +1,72 @@
+# All targets set up what they need in .venv; nothing but make and Python >= 3.11 has to be there.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+
+# make train and make eval work on what fvrid build-syn, build-real and split wrote
+DATA   ?= data/fvrid-syn
+REAL   ?= $(if $(wildcard data/fvrid-real/dataset.json),data/fvrid-real)
+RECIPE ?= default
+RUN    ?= runs/$(RECIPE)
+SET    ?=
+
+DEMO   := build/demo
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo train eval test test-all lint format bench
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(VENV)/installed  ## install everything into .venv
+
+$(VENV)/installed: setup.cfg pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -e '.[dev]'
+	@touch $@
+
+demo: install  ## the whole path on drawn vehicles: dataset, training, scores, reports (under 5 minutes)
+	rm -rf $(DEMO)
+	$(BIN)/python tests/drawn_vehicles.py $(DEMO)/source
+	$(BIN)/fvrid build-syn --src veri-wild --root $(DEMO)/source/clear --out $(DEMO)/fvrid-syn
+	$(BIN)/fvrid split $(DEMO)/fvrid-syn
+	$(BIN)/fvrid build-real --src folder --root $(DEMO)/source/foggy --out $(DEMO)/fvrid-real \
+	    --pattern '(?P<vehicle_id>\d+)/c(?P<camera_id>\d+)'
+	$(BIN)/fvrid split $(DEMO)/fvrid-real
+	$(BIN)/fvrid verify $(DEMO)/fvrid-syn
+	$(BIN)/fvrid report $(DEMO)/fvrid-syn -o $(DEMO)/dataset.html
+	$(BIN)/sjdl train --data $(DEMO)/fvrid-syn --real $(DEMO)/fvrid-real --recipe manifests/demo.toml --run $(DEMO)/run
+	$(BIN)/sjdl eval --run $(DEMO)/run --data $(DEMO)/fvrid-syn
+	$(BIN)/sjdl eval --run $(DEMO)/run --data $(DEMO)/fvrid-real
+	@echo "the dataset:  $(DEMO)/dataset.html"
+	@echo "the run:      $(DEMO)/run/report.html"
+
+train: install  ## train: DATA= REAL= RECIPE= RUN= SET="epochs=10 p=8"
+	$(BIN)/sjdl train --data $(DATA) $(if $(REAL),--real $(REAL)) --recipe $(RECIPE) --run $(RUN) $(addprefix --set ,$(SET))
+
+eval: install  ## score a run on DATA, and on REAL where there is one: DATA= REAL= RUN=
+	$(BIN)/sjdl eval --run $(RUN) --data $(DATA)
+	$(if $(REAL),$(BIN)/sjdl eval --run $(RUN) --data $(REAL))
+
+test: install  ## the fast tests
+	$(BIN)/python -m pytest
+
+test-all: install  ## all tests, whole-pipeline runs included
+	$(BIN)/python -m pytest -m "slow or not slow"
+
+lint: install  ## check style, types and the import rule; edits nothing
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: install  ## let ruff edit
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: install  ## measure every speed claim; JSON to build/bench
+	mkdir -p build/bench
+	for script in benchmarks/bench_*.py; do \
+	    $(BIN)/python $$script --out build/bench/$$(basename $$script .py).json || exit 1; done

@@ -1,0 +1,210 @@
+import csv
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import drawn_vehicles
+import numpy as np
+import pytest
+
+import fvrid_tools
+from fvrid_tools import add_fog, build, manifest, shards, sources
+from fvrid_tools.depth import open_estimator
+from fvrid_tools.fog import FogRange
+from fvrid_tools.records import FvridError, Listing
+
+Bytes = dict[str, bytes]
+
+
+def content(folder: Path) -> Bytes:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+@pytest.fixture
+def listing(drawn: Path) -> Listing:
+    return sources.read_source("veri-wild", drawn / "clear")
+
+
+@pytest.fixture
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "IMAGES_PER_SHARD", 10)
+
+
+def test_fog_can_be_made_again_from_what_is_stored(built: Path) -> None:
+    data = fvrid_tools.open_dataset(built)
+    errors = []
+    for sample in data:
+        assert sample.clear is not None
+        assert sample.depth is not None
+        assert 0.4 <= sample.beta <= 1.6
+        assert 0.5 <= sample.airlight <= 1
+        again = 255 * add_fog(sample.clear / 255, sample.depth, sample.beta, sample.airlight)
+        errors.append(np.abs(again - sample.foggy).mean())
+    assert max(errors) < 2  # JPEG's own
+
+
+def test_lossless_storage_agrees_to_rounding(tmp_path: Path, listing: Listing, recipe: build.Recipe) -> None:
+    build.build([listing], tmp_path / "png", replace(recipe, codec="png"))
+    for sample in fvrid_tools.open_dataset(tmp_path / "png"):
+        again = add_fog(sample.clear / 255, sample.depth, sample.beta, sample.airlight)
+        assert np.abs(again - sample.foggy / 255).max() <= 1 / 255
+
+
+def test_the_clear_image_is_the_source_file(built: Path, drawn: Path) -> None:
+    for sample in fvrid_tools.open_dataset(built)[:5]:
+        assert sample.encoded("clear") == (drawn / "clear" / sample.row.source_path).read_bytes()
+
+
+def test_real_images_are_stored_as_they_are(built_real: Path, drawn: Path) -> None:
+    data = fvrid_tools.open_dataset(built_real)
+    sample = data[0]
+    assert (sample.domain, sample.clear, sample.depth) == ("real", None, None)
+    assert np.isnan([sample.beta, sample.airlight]).all()
+    assert sample.encoded("foggy") == (drawn / "foggy" / sample.row.source_path).read_bytes()
+    assert sample.camera_id == "1"
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_workers_and_order_change_no_byte(tmp_path: Path, listing: Listing, recipe: build.Recipe) -> None:
+    backwards = replace(listing, records=listing.records[::-1])
+    build.build([listing], tmp_path / "one", recipe)
+    build.build([backwards], tmp_path / "two", recipe, workers=2)
+    assert content(tmp_path / "one") == content(tmp_path / "two")
+    assert len(list((tmp_path / "one").glob("*.h5"))) == 5
+
+
+@pytest.mark.usefixtures("small_shards")
+@pytest.mark.parametrize("after", [0, 2, 4])
+def test_a_build_that_was_stopped_goes_on_to_the_same_bytes(
+    tmp_path: Path, listing: Listing, recipe: build.Recipe, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    build.build([listing], tmp_path / "whole", recipe)
+    written: list[Path] = []
+    original: Callable[..., None] = shards.ShardWriter.write
+
+    def write_some(self: shards.ShardWriter, plan: str) -> None:
+        if len(written) == after:
+            raise KeyboardInterrupt
+        original(self, plan)
+        written.append(self.path)
+
+    monkeypatch.setattr(shards.ShardWriter, "write", write_some)
+    with pytest.raises(KeyboardInterrupt):
+        build.build([listing], tmp_path / "stopped", recipe)
+    assert not (tmp_path / "stopped" / manifest.DATASET).exists()
+    with pytest.raises(FvridError, match="holds no finished dataset"):
+        fvrid_tools.open_dataset(tmp_path / "stopped")
+    monkeypatch.undo()
+    monkeypatch.setattr(build, "IMAGES_PER_SHARD", 10)
+    summary = build.build([listing], tmp_path / "stopped", recipe)
+    assert summary.reused == 10 * after
+    assert content(tmp_path / "stopped") == content(tmp_path / "whole")
+
+
+def test_the_same_build_again_changes_nothing(built: Path, listing: Listing, recipe: build.Recipe) -> None:
+    before = content(built)
+    assert build.build([listing], built, recipe).reused == 48
+    assert content(built) == before
+
+
+def test_another_build_in_the_same_folder_is_refused(built: Path, listing: Listing, recipe: build.Recipe) -> None:
+    before = content(built)
+    with pytest.raises(FvridError, match="already holds a dataset"):
+        build.build([listing], built, replace(recipe, seed=1))
+    assert content(built) == before
+
+
+def test_a_folder_with_other_files_is_refused(tmp_path: Path, listing: Listing, recipe: build.Recipe) -> None:
+    (tmp_path / "thesis.txt").write_text("do not lose me")
+    with pytest.raises(FvridError, match="is not empty"):
+        build.build([listing], tmp_path, recipe)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_an_output_that_cannot_be_made_is_one_sentence(tmp_path: Path, listing: Listing, recipe: build.Recipe) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FvridError, match="cannot be made"):
+        build.build([listing], tmp_path / "file/out", recipe)
+
+
+def test_a_full_disk_is_one_sentence_and_a_rerun_completes(
+    tmp_path: Path, listing: Listing, recipe: build.Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: shards.ShardWriter, plan: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shards.ShardWriter, "write", fail)
+        with pytest.raises(FvridError, match="free some space"):
+            build.build([listing], tmp_path / "out", recipe)
+    assert build.build([listing], tmp_path / "out", recipe).images == 48
+
+
+def test_bad_images_are_refused_with_a_reason_and_the_rest_is_built(tmp_path: Path, recipe: build.Recipe) -> None:
+    root = tmp_path / "folder"
+    good = drawn_vehicles.jpeg(drawn_vehicles.draw_vehicle(1, 0, 0))
+    tiny = drawn_vehicles.jpeg(drawn_vehicles.draw_vehicle(1, 0, 0).resize((1, 1)))
+    for name, data in {
+        "v/good.jpg": good,
+        "v/good.png": good,  # the same id as the file before
+        "v/empty.jpg": b"",
+        "v/text.jpg": b"hello",
+        "v/cut.jpg": good[: len(good) // 2],
+        "v/tiny.jpg": tiny,
+    }.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(data)
+    summary = build.build([sources.read_source("folder", root)], tmp_path / "out", recipe)
+    assert (summary.images, summary.rejects) == (1, 5)
+    with (tmp_path / "out" / manifest.REJECTS).open() as file:
+        reasons = {line["source_path"]: line["reason"] for line in csv.DictReader(file)}
+    assert "empty" in reasons["v/empty.jpg"]
+    assert "not an image" in reasons["v/text.jpg"]
+    assert "truncated" in reasons["v/cut.jpg"]
+    assert "too small" in reasons["v/tiny.jpg"]
+    assert reasons["v/good.png"] == "duplicate id folder/v/good, taken from v/good.jpg"
+
+
+def test_no_usable_image_is_an_error_that_leaves_nothing(tmp_path: Path, recipe: build.Recipe) -> None:
+    (tmp_path / "in/v").mkdir(parents=True)
+    (tmp_path / "in/v/1.jpg").write_bytes(b"")
+    with pytest.raises(FvridError, match="none of the 1 images can be used"):
+        build.build([sources.read_source("folder", tmp_path / "in")], tmp_path / "out", recipe)
+    assert not (tmp_path / "out").exists()
+
+
+def test_estimators_that_like_batches_give_the_same(tmp_path: Path, listing: Listing, recipe: build.Recipe) -> None:
+    flat = replace(recipe, depth=open_estimator("constant"))
+    build.build([listing], tmp_path / "single", flat)
+    build.build([listing], tmp_path / "batch", replace(flat, depth=replace(flat.depth, batch_size=7)))
+    assert content(tmp_path / "single") == content(tmp_path / "batch")
+
+
+def test_sources_can_be_joined(tmp_path: Path, drawn: Path, listing: Listing, recipe: build.Recipe) -> None:
+    other = sources.read_source("folder", drawn / "foggy")
+    build.build([listing, other], tmp_path / "out", recipe)
+    data = fvrid_tools.open_dataset(tmp_path / "out")
+    assert len(data) == 96
+    assert len(data.select(source="folder")) == 48
+    assert [row.image_id for row in data.rows] == sorted(row.image_id for row in data.rows)
+
+
+def test_dataset_json_says_what_was_built(built: Path) -> None:
+    info = json.loads((built / manifest.DATASET).read_text())
+    assert info["command"].startswith("fvrid build-syn --src veri-wild --depth planar --beta 0.4 1.6")
+    assert info["images"] == sum(shard["images"] for shard in info["shards"]) == 48
+    assert {"numpy", "simplejpeg", "h5py", "fvrid"} <= info["versions"].keys()
+
+
+def test_fog_is_drawn_from_the_ranges_asked_for(tmp_path: Path, listing: Listing, recipe: build.Recipe) -> None:
+    build.build([listing], tmp_path / "out", replace(recipe, fog=FogRange(beta=(2, 2), airlight=(0.25, 0.25))))
+    assert {(row.beta, row.airlight) for row in manifest.read_manifest(tmp_path / "out")} == {(2, 0.25)}
+
+
+def test_a_removed_source_after_the_build_harms_nothing(tmp_path: Path, drawn: Path, recipe: build.Recipe) -> None:
+    root = Path(shutil.copytree(drawn / "clear", tmp_path / "in"))
+    build.build([sources.read_source("veri-wild", root)], tmp_path / "out", recipe)
+    shutil.rmtree(root)
+    assert all(sample.foggy.shape == (sample.row.height, sample.row.width, 3) for sample in fvrid_tools.open_dataset(tmp_path / "out"))

@@ -1,0 +1,114 @@
+import multiprocessing
+import pickle
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+import fvrid_tools
+from fvrid_tools import manifest
+from fvrid_tools.dataset import Dataset
+from fvrid_tools.records import FvridError
+
+
+def test_it_is_a_sequence(built: Path) -> None:
+    data = fvrid_tools.open_dataset(built)
+    assert len(data) == 48
+    assert data[-1].image_id == data.rows[-1].image_id
+    assert [sample.image_id for sample in data[3:6]] == [row.image_id for row in data.rows[3:6]]
+    with pytest.raises(IndexError):
+        data[48]
+    assert "48 images of 12 vehicles" in repr(data)
+
+
+def test_selections_are_sequences_too(built: Path) -> None:
+    data = fvrid_tools.open_dataset(built)
+    gallery = data.select(split="gallery", source="veri-wild")
+    assert {sample.split for sample in gallery} == {"gallery"}
+    assert sum(len(data.select(split=split)) for split in ("train", "query", "gallery")) == 48
+    with pytest.raises(ValueError, match="not a column"):
+        data.select(colour="red")
+
+
+def test_depth_and_pictures_have_the_stated_forms(built: Path) -> None:
+    sample = fvrid_tools.open_dataset(built)[0]
+    height, width = sample.row.height, sample.row.width
+    for image in (sample.clear, sample.foggy):
+        assert image is not None
+        assert image.shape == (height, width, 3)
+        assert image.dtype == np.uint8
+    assert sample.depth is not None
+    assert sample.depth.shape == (height, width)
+    assert sample.depth.dtype == np.float32
+    assert 0 <= sample.depth.min() <= sample.depth.max() <= 1
+
+
+def test_pairs_read_by_threads_are_the_samples(built: Path) -> None:
+    data = fvrid_tools.open_dataset(built)
+    order = np.random.default_rng(0).permutation(48).tolist()
+    for threads in (1, 3):
+        for index, (foggy, clear) in zip(order, data.read_pairs(order, threads), strict=True):
+            assert np.array_equal(foggy, data[index].foggy)
+            assert np.array_equal(clear, data[index].clear)
+
+
+def test_a_split_is_read_without_touching_the_bytes_of_others(copy: Path) -> None:
+    def pictures(split: str) -> list[bytes]:
+        part = fvrid_tools.open_dataset(copy).select(split=split)
+        return [sample.encoded(kind) for sample in part for kind in ("clear", "foggy")]
+
+    before = pictures("gallery")
+    rows = manifest.read_manifest(copy)
+    for path in copy.glob("*.h5"):
+        with h5py.File(path, "r+") as file:
+            for row in rows:
+                if row.shard == path.name and row.split != "gallery":
+                    for kind in ("clear", "foggy", "depth"):
+                        first, last = file[f"{kind}/offsets"][row.row : row.row + 2]
+                        file[f"{kind}/bytes"][first:last] = 0
+    assert pictures("gallery") == before
+    with pytest.raises(FvridError, match="run fvrid verify"):
+        fvrid_tools.open_dataset(copy).select(split="train")[0].foggy  # noqa: B018
+
+
+def _mean(data: Dataset, index: int) -> float:
+    return float(data[index].foggy.mean())
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_it_works_in_worker_processes(built: Path, method: str) -> None:
+    data = fvrid_tools.open_dataset(built)
+    expected = [_mean(data, index) for index in (0, 40)]  # and so the shard is open already
+    with ProcessPoolExecutor(2, multiprocessing.get_context(method)) as pool:
+        assert [pool.submit(_mean, data, index).result() for index in (0, 40)] == expected
+    assert len(pickle.dumps(data)) < 100_000
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("shard-00000.h5", "../../etc/passwd", "is not a file name of a dataset"),
+        ("image_id,", "name,", "column image_id is missing"),
+        (",planar,", ",", "manifest.csv"),
+    ],
+)
+def test_a_manifest_that_lies_is_refused(copy: Path, old: str, new: str, message: str) -> None:
+    path = copy / manifest.MANIFEST
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(FvridError, match=message):
+        fvrid_tools.open_dataset(copy)
+
+
+def test_no_dataset_json_is_no_dataset(copy: Path) -> None:
+    (copy / manifest.DATASET).unlink()
+    with pytest.raises(FvridError, match="holds no finished dataset"):
+        fvrid_tools.open_dataset(copy)
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"format": 99}'])
+def test_another_dataset_json_is_refused(copy: Path, content: str) -> None:
+    (copy / manifest.DATASET).write_text(content)
+    with pytest.raises(FvridError, match=r"dataset\.json"):
+        fvrid_tools.open_dataset(copy)

@@ -1,0 +1,110 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fvrid_tools.depth import open_estimator
+from fvrid_tools.depth.files import AUTHORS_NAME
+from fvrid_tools.images import Uint8Image
+from fvrid_tools.records import FvridError, ImageRecord, ImageRefused, OptionError
+
+IMAGE: Uint8Image = np.zeros((90, 120, 3), np.uint8)
+
+
+def record(source_path: str = "images/00001/000002.jpg") -> ImageRecord:
+    return ImageRecord("veri-wild/00001/000002", "veri-wild", source_path, "00001", None, None, Path())
+
+
+def write_depth(path: Path, value: int, size: tuple[int, int] = (120, 90)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("L", size, value).save(path)
+
+
+def test_planar_is_farther_at_the_top_and_never_nearer_further_up() -> None:
+    (depth,) = open_estimator("planar").predict([IMAGE], [record()])
+    assert depth.shape == (90, 120)
+    assert depth.dtype == np.float32
+    assert (np.diff(depth, axis=0) <= 1e-6).all()
+    # 1/z linear in the row: 20 m at the upper edge, 6 m at the lower, half a row in from both
+    z_m = 81 ** depth[[0, -1], 0]
+    assert 1 / z_m == pytest.approx([1 / 20 + (1 / 6 - 1 / 20) / 180, 1 / 6 - (1 / 6 - 1 / 20) / 180], rel=1e-3)
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (17, 300), (300, 17)])
+def test_planar_takes_any_size(shape: tuple[int, int]) -> None:
+    (depth,) = open_estimator("planar").predict([np.zeros((*shape, 3), np.uint8)], [record()])
+    assert depth.shape == shape
+    assert 0 < depth.min() < depth.max() < 1
+
+
+def test_constant() -> None:
+    estimator = open_estimator("constant:0.3")
+    (depth,) = estimator.predict([IMAGE], [record()])
+    assert (depth == np.float32(0.3)).all()
+    assert estimator.name == "constant:0.3"
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        f"000002/{AUTHORS_NAME}",  # as the authors' fog script reads
+        f"train_clear/train_clear/000002/{AUTHORS_NAME}",  # as their depth script writes
+        f"00001/000002/{AUTHORS_NAME}",
+        "00001/000002.png",
+        "000002.png",
+    ],
+)
+def test_files_are_found_in_every_nesting(tmp_path: Path, place: str) -> None:
+    write_depth(tmp_path / place, 51)
+    (depth,) = open_estimator(f"files:{tmp_path}").predict([IMAGE], [record()])
+    assert depth.shape == (90, 120)
+    assert depth == pytest.approx(0.2)  # 51 / 255, far is white
+
+
+def test_the_authors_keep_nineteen_characters(tmp_path: Path) -> None:
+    write_depth(tmp_path / f"00012_c003_000045_0/{AUTHORS_NAME}", 255)
+    (depth,) = open_estimator(f"files:{tmp_path}").predict([IMAGE], [record("00012_c003_000045_0_extra.jpg")])
+    assert depth == pytest.approx(1)
+
+
+def test_of_equal_names_the_one_of_the_vehicle_is_taken(tmp_path: Path) -> None:
+    write_depth(tmp_path / "00001/000002.png", 0)
+    write_depth(tmp_path / "00007/000002.png", 255)
+    estimator = open_estimator(f"files:{tmp_path}")
+    assert estimator.predict([IMAGE], [record()])[0].max() == 0
+    with pytest.raises(ImageRefused, match="depth pictures named"):
+        estimator.predict([IMAGE], [record("000002.jpg")])
+
+
+def test_another_size_is_resized(tmp_path: Path) -> None:
+    ramp = np.tile(np.linspace(0, 255, 60).round().astype(np.uint8), (45, 1))
+    (tmp_path / "a").mkdir()
+    Image.fromarray(ramp).save(tmp_path / "a/000002.png")
+    (depth,) = open_estimator(f"files:{tmp_path}").predict([IMAGE], [record()])
+    assert depth.shape == (90, 120)
+    assert depth.min() >= 0
+    assert depth.max() <= 1
+    assert np.abs(depth[40] - np.linspace(0, 1, 120)).max() < 0.02
+
+
+def test_a_missing_or_broken_picture_refuses_the_image(tmp_path: Path) -> None:
+    write_depth(tmp_path / "999999.png", 1)
+    (tmp_path / "000003.png").write_bytes(b"no picture")
+    estimator = open_estimator(f"files:{tmp_path}")
+    with pytest.raises(ImageRefused, match="no depth picture for 000002"):
+        estimator.predict([IMAGE], [record()])
+    with pytest.raises(ImageRefused, match="unreadable"):
+        estimator.predict([IMAGE], [record("000003.jpg")])
+
+
+@pytest.mark.parametrize("spec", ["nothing", "constant:2", "constant:x", "files:", "planar:1"])
+def test_bad_specifications(spec: str) -> None:
+    with pytest.raises(OptionError, match="--depth"):
+        open_estimator(spec)
+
+
+def test_a_folder_without_depth_is_an_error(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(FvridError, match="--depth files"):
+            open_estimator(f"files:{folder}")

@@ -1,0 +1,74 @@
+import csv
+import re
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fvrid_tools
+from fvrid_tools import images
+from fvrid_tools.depth.files import AUTHORS_NAME
+from fvrid_tools.export import export
+from fvrid_tools.records import FvridError
+
+
+def test_folders_are_the_authors(built: Path, tmp_path: Path) -> None:
+    data = fvrid_tools.open_dataset(built)
+    assert export(data, "folder", tmp_path / "out") == 48
+    with (tmp_path / "out/index.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == 48
+    for line, sample in zip(lines, data, strict=True):
+        name, split = line["name"], line["split"]
+        assert re.fullmatch(r"\d{5}_c\d{3}_\d{6}_0", name)
+        assert len(name) == 19
+        assert (tmp_path / f"out/{split}_foggy/{name}.jpg").read_bytes() == sample.encoded("foggy")
+        assert (tmp_path / f"out/{split}_clear/{name}.jpg").read_bytes() == sample.encoded("clear")
+        stored = images.decode_depth((tmp_path / f"out/Depth/{split}_clear/{name}/{AUTHORS_NAME}").read_bytes())
+        assert np.array_equal(stored, sample.depth)
+
+
+def test_exported_depth_can_be_built_from_again(built: Path, tmp_path: Path, recipe: object) -> None:
+    from fvrid_tools.build import Recipe, build
+    from fvrid_tools.depth import open_estimator
+    from fvrid_tools.fog import PRESETS
+    from fvrid_tools.sources import read_source
+
+    export(fvrid_tools.open_dataset(built), "folder", tmp_path / "out")
+    listing = read_source("folder", tmp_path / "out/train_clear", r"(?P<vehicle_id>\d{5})_c(?P<camera_id>\d{3})")
+    again = Recipe(depth=open_estimator(f"files:{tmp_path / 'out/Depth'}"), fog=PRESETS["paper"])
+    assert build([listing], tmp_path / "again", again).rejects == 0
+    original = {sample.encoded("clear"): sample.depth for sample in fvrid_tools.open_dataset(built)}
+    for sample in fvrid_tools.open_dataset(tmp_path / "again"):
+        assert np.array_equal(sample.depth, original[sample.encoded("clear")])
+
+
+def test_tars_hold_every_sample_and_are_reproducible(built: Path, tmp_path: Path) -> None:
+    data = fvrid_tools.open_dataset(built)
+    for name in ("a", "b"):
+        export(data, "webdataset", tmp_path / name)
+    tars = sorted(path.name for path in (tmp_path / "a").iterdir())
+    assert tars == ["gallery-00000.tar", "query-00000.tar", "train-00000.tar"]
+    for name in tars:
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    with tarfile.open(tmp_path / "a/query-00000.tar") as tar:
+        names = tar.getnames()
+    assert len(names) == 4 * 3  # three test vehicles
+    assert {name.partition(".")[2] for name in names} == {"clear.jpg", "foggy.jpg", "depth.png", "json"}
+
+
+def test_real_datasets_have_foggy_images_only(built_real: Path, tmp_path: Path) -> None:
+    export(fvrid_tools.open_dataset(built_real), "folder", tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "train_foggy",
+        "query_foggy",
+        "gallery_foggy",
+        "index.csv",
+    }
+
+
+def test_an_occupied_folder_is_refused(built: Path, tmp_path: Path) -> None:
+    (tmp_path / "x").write_text("")
+    with pytest.raises(FvridError, match="is not empty"):
+        export(fvrid_tools.open_dataset(built), "folder", tmp_path)

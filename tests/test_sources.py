@@ -1,0 +1,126 @@
+from pathlib import Path
+
+import drawn_vehicles
+import pytest
+
+from fvrid_tools import sources
+from fvrid_tools.records import FvridError, OptionError
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    drawn_vehicles.write_clear(tmp_path, vehicles=4, views=2)
+    return tmp_path
+
+
+def write_list(root: Path, name: str, *lines: str) -> None:
+    (root / "train_test_split" / name).write_text("\n".join(lines) + "\n")
+
+
+def test_first_era_has_cameras_from_vehicle_info(tree: Path) -> None:
+    listing = sources.read_source("veri-wild", tree)
+    assert [record.image_id for record in listing.records] == sorted(record.image_id for record in listing.records)
+    first = listing.records[0]
+    assert (first.image_id, first.vehicle_id, first.camera_id) == ("veri-wild/00000/000001", "00000", "1")
+    assert {record.source_split for record in listing.records if record.vehicle_id == "00000"} == {"test"}
+    assert {record.source_split for record in listing.records if record.vehicle_id == "00001"} == {"train"}
+    assert not listing.rejects
+
+
+@pytest.mark.parametrize("name", ["train_list.txt", "train_list_start0.txt"])  # told apart by content, not by name
+def test_later_eras_never_take_the_relabelled_identity(tree: Path, name: str) -> None:
+    for path in (tree / "train_test_split").iterdir():
+        path.unlink()
+    write_list(tree, name, "00002/000005.jpg 0 23", "00003/000007.jpg 1 7")
+    write_list(tree, "test_3000_id.txt", "00000/000001.jpg 0 61")
+    records = sources.read_source("veri-wild", tree).records
+    assert [(r.vehicle_id, r.camera_id, r.source_split) for r in records] == [
+        ("00000", "61", "test"),
+        ("00002", "23", "train"),
+        ("00003", "7", "train"),
+    ]
+
+
+def test_second_version_lists_tell_no_camera(tree: Path) -> None:
+    for path in (tree / "train_test_split").iterdir():
+        path.unlink()
+    (tree / "test_split_V2").mkdir()
+    (tree / "test_split_V2/A_query.txt").write_text("00001/000003.jpg 1\n")
+    (record,) = sources.read_source("veri-wild", tree).records
+    assert (record.vehicle_id, record.camera_id, record.source_split) == ("00001", None, "test")
+
+
+def test_vehicle_info_with_and_without_header_says_the_same(tree: Path) -> None:
+    with_header = sources.read_source("veri-wild", tree).records
+    path = tree / "train_test_split/vehicle_info.txt"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
+    assert sources.read_source("veri-wild", tree).records == with_header
+
+
+def test_without_lists_everything_on_disk_is_taken_and_nesting_is_seen_through(tree: Path) -> None:
+    for path in (tree / "train_test_split").glob("t*_*.txt"):
+        path.unlink()
+    (tree / "images").rename(tree / "inner")
+    (tree / "images").mkdir()
+    (tree / "inner").rename(tree / "images/images")
+    listing = sources.read_source("veri-wild", tree)
+    assert len(listing.records) == 8
+    assert all(record.path.is_file() and record.source_split is None for record in listing.records)
+
+
+def test_missing_images_are_listed_and_counted_and_not_fatal(tree: Path) -> None:
+    (tree / "images/00002/000005.jpg").unlink()
+    listing = sources.read_source("veri-wild", tree)
+    assert [(r.source_path, r.reason) for r in listing.rejects] == [("images/00002/000005", "listed, but not on disk")]
+    assert len(listing.records) == 7
+    assert "1 listed but not on disk" in listing.summary
+
+
+def test_all_images_missing_is_an_error(tree: Path) -> None:
+    for path in tree.glob("images/*/*.jpg"):
+        path.unlink()
+    with pytest.raises(FvridError, match="unrar"):
+        sources.read_source("veri-wild", tree)
+
+
+def test_a_line_that_is_no_image_is_named(tree: Path) -> None:
+    write_list(tree, "train_list.txt", "00001/000003", "what is this")
+    with pytest.raises(FvridError, match=r"train_list\.txt, line 2"):
+        sources.read_source("veri-wild", tree)
+
+
+def test_another_dataset_is_recognised(tree: Path) -> None:
+    (tree / "image").mkdir()
+    with pytest.raises(FvridError, match="Vehicle-1M"):
+        sources.read_source("veri-wild", tree)
+
+
+def test_no_such_folder_says_where_the_data_comes_from(tmp_path: Path) -> None:
+    with pytest.raises(FvridError, match="no such folder") as error:
+        sources.read_source("veri-wild", tmp_path / "nowhere")
+    assert "--root" in str(error.value)
+
+
+def test_folder_reads_vehicle_and_camera_from_the_path(tmp_path: Path) -> None:
+    for name in ("b/7_c002_1.jpg", "a/8_c001_1.png", "a/readme.txt", "a/odd.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    listing = sources.read_source("folder", tmp_path, r"(?P<vehicle_id>\d+)_c(?P<camera_id>\d+)")
+    assert [(r.image_id, r.vehicle_id, r.camera_id) for r in listing.records] == [
+        ("folder/a/8_c001_1", "8", "001"),
+        ("folder/b/7_c002_1", "7", "002"),
+    ]
+    assert [reject.source_path for reject in listing.rejects] == ["a/odd.jpg"]
+
+
+def test_folder_takes_the_folder_as_the_vehicle(tmp_path: Path) -> None:
+    (tmp_path / "x/truck").mkdir(parents=True)
+    (tmp_path / "x/truck/1.jpg").write_bytes(b"")
+    (record,) = sources.read_source("folder", tmp_path).records
+    assert (record.vehicle_id, record.camera_id) == ("truck", None)
+
+
+@pytest.mark.parametrize("pattern", ["(", r"(?P<vehicle>\d+)"])
+def test_a_bad_pattern_is_an_option_error(tmp_path: Path, pattern: str) -> None:
+    with pytest.raises(OptionError, match="--pattern"):
+        sources.read_source("folder", tmp_path, pattern)

@@ -1,0 +1,82 @@
+import random
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fvrid_tools import manifest
+from fvrid_tools.records import FvridError, Row
+from fvrid_tools.split import assign_splits, write_split
+from fvrid_tools.verify import find_problems
+
+
+def rows_of(vehicles: list[int], source_split: str | None = None, source: str = "s") -> list[Row]:
+    """`vehicles[i]` images of vehicle i."""
+    blank = Row("", "synthetic", source, "", "", "", None, None, source_split, "", 0, 1, 1, "", 0.0, 0.0)
+    return [
+        blank._replace(image_id=f"{source}/{v}/{i}", vehicle_id=str(v)) for v, n in enumerate(vehicles) for i in range(n)
+    ]
+
+
+@given(st.lists(st.integers(1, 6), min_size=1, max_size=30), st.integers(0, 9), st.floats(0.05, 1))
+def test_every_image_has_one_place_and_no_vehicle_two(vehicles: list[int], seed: int, share: float) -> None:
+    rows = rows_of(vehicles)
+    split = assign_splits(rows, seed, share)
+    assert split.keys() == {row.image_id for row in rows}
+    train = {row.identity for row in rows if split[row.image_id] == "train"}
+    test = {row.identity for row in rows if split[row.image_id] != "train"}
+    assert not train & test
+    queries = Counter(row.identity for row in rows if split[row.image_id] == "query")
+    assert queries == Counter(test)  # one a test vehicle
+    assert len(test) == round(share * sum(n > 1 for n in vehicles))
+
+
+def test_order_changes_nothing_and_the_seed_does() -> None:
+    rows = rows_of([3] * 40)
+    mixed = random.Random(0).sample(rows, len(rows))
+    assert assign_splits(rows, 0) == assign_splits(mixed, 0)
+    assert assign_splits(rows, 0) != assign_splits(rows, 1)
+
+
+def test_any_image_can_be_the_query() -> None:
+    queries = set()
+    for seed in range(40):
+        queries |= {name for name, place in assign_splits(rows_of([4]), seed, 1).items() if place == "query"}
+    assert len(queries) == 4
+
+
+def test_the_sources_own_lists_are_followed_unless_told_otherwise() -> None:
+    rows = rows_of([2] * 20, "test", "a") + rows_of([2] * 20, "train", "b")
+    split = assign_splits(rows, 0)
+    assert all((place == "train") == name.startswith("b/") for name, place in split.items())
+    drawn = assign_splits(rows, 0, use_lists=False)
+    assert Counter(name[0] for name, place in drawn.items() if place == "query") == {"a": 5, "b": 5}
+
+
+def test_the_same_name_in_two_sources_is_two_vehicles() -> None:
+    rows = rows_of([2] * 8, "test", "a") + rows_of([2] * 8, "train", "b")
+    split = assign_splits(rows, 0)
+    assert sum(place == "query" for place in split.values()) == 8
+
+
+def test_a_listed_test_vehicle_with_one_image_is_a_distractor() -> None:
+    split = assign_splits(rows_of([1, 2], "test"), 0)
+    assert sorted(split.values()) == ["gallery", "gallery", "query"]
+    assert split["s/0/0"] == "gallery"
+
+
+def test_writing_a_split_keeps_the_shards_and_verifies(copy: Path) -> None:
+    shards = {path: path.read_bytes() for path in copy.glob("*.h5")}
+    write_split(copy, seed=5, use_lists=False)
+    assert {path: path.read_bytes() for path in copy.glob("*.h5")} == shards
+    assert not find_problems(copy)
+    assert manifest.read_dataset(copy)["split"] == {"seed": 5, "test_share": 0.25, "use_lists": False}
+
+
+def test_nothing_to_test_is_an_error_and_changes_nothing(copy: Path) -> None:
+    before = (copy / manifest.MANIFEST).read_bytes()
+    with pytest.raises(FvridError, match="no vehicle with two images"):
+        write_split(copy, seed=0, test_share=0.001, use_lists=False)
+    assert (copy / manifest.MANIFEST).read_bytes() == before
