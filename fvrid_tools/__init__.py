@@ -1,7 +1,7 @@
 """Build, split, check and read the Foggy Vehicle Re-Identification dataset (FVRID).
 
-    data = fvrid_tools.open_dataset("data/fvrid-syn")
-    foggy = fvrid_tools.add_fog(clear, depth, beta, airlight)
+data = fvrid_tools.open_dataset("data/fvrid-syn")
+foggy = fvrid_tools.add_fog(clear, depth, beta, airlight)
 """
 
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,13 @@ if TYPE_CHECKING:
 __all__ = ["Dataset", "FvridError", "Sample", "add_fog", "open_dataset"]
 __version__ = "0.1.0"
 
-_HOMES = {"Dataset": "dataset", "Sample": "dataset", "open_dataset": "dataset", "add_fog": "fog", "FvridError": "records"}
+_HOMES = {
+    "Dataset": "dataset",
+    "Sample": "dataset",
+    "open_dataset": "dataset",
+    "add_fog": "fog",
+    "FvridError": "records",
+}
 
 
 def __getattr__(name: str) -> Any:

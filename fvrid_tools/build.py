@@ -123,7 +123,9 @@ def _merge(listings: Iterable[Listing]) -> tuple[list[ImageRecord], list[Reject]
     for image_id, group in groupby(sorted(records), key=lambda record: record.image_id):
         first, *others = group
         unique.append(first)
-        rejects += [Reject(r.source, r.source_path, f"duplicate id {image_id}, taken from {first.source_path}") for r in others]
+        rejects += [
+            Reject(r.source, r.source_path, f"duplicate id {image_id}, taken from {first.source_path}") for r in others
+        ]
     return unique, rejects
 
 
@@ -164,7 +166,12 @@ def _clear(out: Path, tasks: Iterable["ShardTask"]) -> None:
 
 
 def _publish(
-    out: Path, plan: str, recipe: Recipe, rows: list[Row], rejects: list[Reject], shards: list["FinishedShard"]
+    out: Path,
+    plan: str,
+    recipe: Recipe,
+    rows: list[Row],
+    rejects: list[Reject],
+    shards: list["FinishedShard"],
 ) -> None:
     manifest.write_rejects(out, rejects)
     manifest_sha256 = manifest.write_manifest(out, rows)
@@ -263,7 +270,7 @@ class ShardTask:
 def _run(tasks: list[ShardTask], workers: int, progress: Progress) -> dict[Path, FinishedShard]:
     if workers > 1 and len(tasks) > 1:
         return _run_in_processes(tasks, workers, progress)
-    finished = []
+    finished: list[Future[FinishedShard]] = []
     with ThreadPoolExecutor(1) as disk:  # writing and hashing a shard overlap with making the next
         for task in tasks:
             writer = task.make(progress)

@@ -53,7 +53,6 @@ def cli() -> None:
 
 DATA = click.argument("data", type=click.Path(path_type=Path), default=SYNTHETIC)
 SEED = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of every draw.")
-RANGE = {"type": (float, float), "metavar": "LO HI"}
 
 
 def _source_options(command: Any) -> Any:
@@ -79,7 +78,12 @@ def _source_options(command: Any) -> Any:
             help="Where the source lies; one a --src.  [default: $FVRID_VERI_WILD, $FVRID_FOLDER, or data/SRC]",
         ),
         click.option(
-            "--src", "names", type=click.Choice(SOURCES), multiple=True, required=True, help="May repeat, to join sources."
+            "--src",
+            "names",
+            type=click.Choice(SOURCES),
+            multiple=True,
+            required=True,
+            help="May repeat, to join sources.",
         ),
     ):
         command = option(command)
@@ -90,10 +94,32 @@ def _source_options(command: Any) -> Any:
 @_source_options
 @click.option("--out", type=click.Path(path_type=Path), default=SYNTHETIC, show_default=True, help="A new folder.")
 @click.option("--depth", default="planar", show_default=True, metavar="SPEC", help="planar | constant[:D] | files:DIR.")
-@click.option("--fog", type=click.Choice(("paper", "release")), default="paper", show_default=True, help="Ranges of β and A.")
-@click.option("--beta", **RANGE, help="Scattering coefficient, instead of the preset's: paper 0.4 1.6, release 1 5.")
-@click.option("--airlight", **RANGE, help="Airlight A, instead of the preset's: paper 0.5 1, release 0.4 1.")
-@click.option("--codec", type=click.Choice(("jpeg", "png")), default="jpeg", show_default=True, help="Of the foggy images.")
+@click.option(
+    "--fog",
+    type=click.Choice(("paper", "release")),
+    default="paper",
+    show_default=True,
+    help="Ranges of β and A.",
+)
+@click.option(
+    "--beta",
+    type=(float, float),
+    metavar="LO HI",
+    help="Scattering coefficient, instead of the preset's: paper 0.4 1.6, release 1 5.",
+)
+@click.option(
+    "--airlight",
+    type=(float, float),
+    metavar="LO HI",
+    help="Airlight A, instead of the preset's: paper 0.5 1, release 0.4 1.",
+)
+@click.option(
+    "--codec",
+    type=click.Choice(("jpeg", "png")),
+    default="jpeg",
+    show_default=True,
+    help="Of the foggy images.",
+)
 @SEED
 def build_syn(
     names: tuple[str, ...],
@@ -133,7 +159,12 @@ def build_real(
 
 
 def _build(
-    names: tuple[str, ...], roots: tuple[Path, ...], pattern: str | None, out: Path, recipe: "Recipe", workers: int
+    names: tuple[str, ...],
+    roots: tuple[Path, ...],
+    pattern: str | None,
+    out: Path,
+    recipe: "Recipe",
+    workers: int,
 ) -> None:
     from .build import build
     from .sources import read_source
@@ -209,7 +240,14 @@ def stats(data: Path, as_json: bool) -> None:
 
 @cli.command()
 @DATA
-@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, metavar="FILE.html", help="The page to write.")
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="FILE.html",
+    help="The page to write.",
+)
 @click.option("--pictures", type=click.IntRange(min=1), default=24, show_default=True, help="Images to show.")
 def report(data: Path, out: Path, pictures: int) -> None:
     """Show a dataset on one HTML page: clear | depth | transmission | foggy, and histograms of β, A and t."""

@@ -60,7 +60,8 @@ class Sample:
         if not self._shard.has("depth"):
             return None
         packed = self._shard.read("depth", self.row.row)
-        return unpack_depth(packed, self.row.height, self.row.width) / np.float32(65535)
+        levels = unpack_depth(packed, self.row.height, self.row.width)
+        return levels.astype(np.float32) / np.float32(65535)
 
 
 class Dataset(Sequence[Sample]):
@@ -115,6 +116,7 @@ class Dataset(Sequence[Sample]):
         self, indices: Sequence[int], threads: int | None = None
     ) -> Iterator[tuple[Uint8Image, Uint8Image | None]]:
         """Yield (foggy, clear) of the given images, decoded ahead by a few threads (default: one a core)."""
+
         def pair(index: int) -> tuple[Uint8Image, Uint8Image | None]:
             sample = self[index]
             return sample.foggy, sample.clear

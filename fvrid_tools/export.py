@@ -20,6 +20,7 @@ Format = Literal["folder", "webdataset"]
 FORMATS: tuple[Format, ...] = ("folder", "webdataset")
 SAMPLES_PER_TAR = 1000
 
+
 def export(data: Dataset, form: Format, out: Path, progress: Callable[[int], None] = lambda count: None) -> int:
     """Write the dataset to the new folder `out`; returns the number of images.
 
@@ -37,7 +38,9 @@ def export(data: Dataset, form: Format, out: Path, progress: Callable[[int], Non
         else:
             _export_webdataset(data, out, progress)
     except OSError as error:
-        raise FvridError(f"{out}: cannot be written ({error}); free some space, delete the folder, run again.") from None
+        raise FvridError(
+            f"{out}: cannot be written ({error}); free some space, delete the folder, run again."
+        ) from None
     return len(data)
 
 

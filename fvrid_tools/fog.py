@@ -60,13 +60,12 @@ PRESETS = {
 
 def transmission(depth: NDArray[np.floating], beta: float) -> FloatArray:
     """t = exp(-beta d).  depth: (H, W) in [0, 1].  -> (H, W) float32 in (0, 1]."""
-    return np.exp(np.asarray(depth, dtype=np.float32) * np.float32(-beta))
+    t: FloatArray = np.exp(np.asarray(depth, dtype=np.float32) * np.float32(-beta))
+    return t
 
 
-def add_fog(
-    clear: NDArray[np.floating], depth: NDArray[np.floating], beta: float, airlight: float
-) -> FloatArray:
-    """Eq. 1.  clear: (H, W, 3) float in [0, 1].  depth: (H, W) in [0, 1], 0 nearest.  -> (H, W, 3) float32 in [0, 1]."""
+def add_fog(clear: NDArray[np.floating], depth: NDArray[np.floating], beta: float, airlight: float) -> FloatArray:
+    """Eq. 1.  clear: (H, W, 3) float in [0, 1].  depth: (H, W) in [0, 1], 0 nearest.  -> (H, W, 3) float32, [0, 1]."""
     if clear.shape[:2] != depth.shape:
         raise ValueError(f"clear is {clear.shape[:2]} pixels and depth {depth.shape}: they must agree")
     t = transmission(depth, beta)[..., None]  # (H, W, 1)

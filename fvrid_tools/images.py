@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from .records import ImageRefused
 
@@ -65,7 +65,7 @@ def _decode_with_pillow(content: bytes) -> Uint8Image:
                 image.load()
                 return np.array(ImageOps.exif_transpose(_eight_bit(image)).convert("RGB"))
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
-        what = "not an image" if isinstance(error, Image.UnidentifiedImageError) else f"unreadable: {error}"
+        what = "not an image" if isinstance(error, UnidentifiedImageError) else f"unreadable: {error}"
         raise ImageRefused(what) from None
 
 

@@ -31,9 +31,7 @@ def _to_csv(header: Iterable[str], lines: Iterable[Iterable[Any]]) -> str:
 
 def write_manifest(folder: Path, rows: list[Row]) -> str:
     """Write manifest.csv, sorted by image_id; returns its SHA-256. None is an empty cell, floats are exact."""
-    lines = (
-        ["" if value is None else value for value in row] for row in sorted(rows, key=lambda row: row.image_id)
-    )
+    lines = (["" if value is None else value for value in row] for row in sorted(rows, key=lambda row: row.image_id))
     content = _to_csv(COLUMNS, lines).encode()
     write_atomic(folder / MANIFEST, content)
     return sha256_bytes(content)

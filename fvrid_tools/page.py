@@ -92,7 +92,9 @@ class _Frame:
             x, y = left + share * (right - left), bottom + share * (top - bottom)
             ticks.append(f'<text x="{self.x(x):.0f}" y="{_HEIGHT - 8}" text-anchor="middle">{x:.3g}</text>')
             ticks.append(f'<text x="{_LEFT - 6}" y="{self.y(y) + 4:.0f}" text-anchor="end">{y:.3g}</text>')
-            ticks.append(f'<line x1="{_LEFT}" x2="{_WIDTH - 10}" y1="{self.y(y):.1f}" y2="{self.y(y):.1f}" class="grid"/>')
+            ticks.append(
+                f'<line x1="{_LEFT}" x2="{_WIDTH - 10}" y1="{self.y(y):.1f}" y2="{self.y(y):.1f}" class="grid"/>'
+            )
         name = Markup.escape(title)
         return Markup(
             f'<figure><figcaption>{name}</figcaption><svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img"'

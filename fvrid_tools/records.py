@@ -56,8 +56,6 @@ class Listing:
     summary: str
 
 
-
-
 class Row(NamedTuple):
     """One image of a finished dataset: a line of manifest.csv. beta and airlight are nan in the real domain."""
 

@@ -14,7 +14,7 @@ SAMPLED = 1000  # images whose transmission is read for the histogram
 
 
 def _evenly(count: int, wanted: int) -> list[int]:
-    return np.linspace(0, count - 1, min(count, wanted)).round().astype(int).tolist()
+    return [int(i) for i in np.linspace(0, count - 1, min(count, wanted)).round()]
 
 
 def dataset_report(data: Dataset, pictures: int = 24, progress: Callable[[int], None] = lambda count: None) -> str:

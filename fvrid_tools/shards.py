@@ -57,7 +57,8 @@ def pack_depth(depth: NDArray[np.uint16], compressor: zstandard.ZstdCompressor) 
     residual[1:] -= depth[:-1]
     residual[:, 1:] -= residual[:, :-1].copy()
     zigzag = (residual << 1) ^ (residual.view(np.int16) >> 15).view(np.uint16)
-    return compressor.compress(np.ascontiguousarray(zigzag.astype("<u2", copy=False).view(np.uint8).reshape(-1, 2).T))
+    halves = zigzag.astype("<u2", copy=False).view(np.uint8).reshape(-1, 2).T  # all low bytes, all high bytes
+    return compressor.compress(halves.tobytes())
 
 
 def unpack_depth(content: bytes | memoryview, height: int, width: int) -> NDArray[np.uint16]:
@@ -65,7 +66,7 @@ def unpack_depth(content: bytes | memoryview, height: int, width: int) -> NDArra
     raw = zstandard.decompress(content, max_output_size=2 * height * width)
     low, high = np.frombuffer(raw, np.uint8).reshape(2, height, width)
     zigzag = low | (high.astype(np.uint16) << 8)
-    depth = (zigzag >> 1) ^ -(zigzag & 1)
+    depth: NDArray[np.uint16] = ((zigzag >> 1) ^ -(zigzag & 1)).astype(np.uint16, copy=False)
     np.cumsum(depth, axis=1, dtype=np.uint16, out=depth)
     np.cumsum(depth, axis=0, dtype=np.uint16, out=depth)
     return depth
@@ -82,9 +83,7 @@ class ShardWriter:
         self._offsets = {column: [0] for column in columns}
         self._compressor = zstandard.ZstdCompressor(level=1)
 
-    def add(
-        self, row: Row, foggy: bytes, clear: bytes | None = None, depth: NDArray[np.uint16] | None = None
-    ) -> None:
+    def add(self, row: Row, foggy: bytes, clear: bytes | None = None, depth: NDArray[np.uint16] | None = None) -> None:
         """Append an image. Clear and depth are given exactly where the shard has those columns."""
         self.rows.append(row)
         self._append("foggy", foggy)
@@ -109,9 +108,7 @@ class ShardWriter:
                 file.create_dataset(f"{name}/bytes", data=np.frombuffer(blob, np.uint8))
 
 
-def _write_table(
-    file: h5py.File, name: str, items: list[Any], text: Iterable[str], numbers: dict[str, str]
-) -> None:
+def _write_table(file: h5py.File, name: str, items: list[Any], text: Iterable[str], numbers: dict[str, str]) -> None:
     columns: dict[str, NDArray[Any]] = {}
     for field in text:
         values = [(getattr(item, field) or "").encode() for item in items]

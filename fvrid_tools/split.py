@@ -19,9 +19,7 @@ def _draw(seed: int, *names: str) -> bytes:
     return hashlib.sha256("\0".join((str(seed), *names)).encode()).digest()
 
 
-def assign_splits(
-    rows: list[Row], seed: int, test_share: float = TEST_SHARE, use_lists: bool = True
-) -> dict[str, str]:
+def assign_splits(rows: list[Row], seed: int, test_share: float = TEST_SHARE, use_lists: bool = True) -> dict[str, str]:
     """image_id -> "train", "query" or "gallery".
 
     Sources whose own lists tell train from test keep that (unless use_lists is False); of the others
@@ -42,9 +40,7 @@ def assign_splits(
     return split
 
 
-def _test_vehicles(
-    vehicles: dict[Identity, list[Row]], seed: int, test_share: float, use_lists: bool
-) -> set[Identity]:
+def _test_vehicles(vehicles: dict[Identity, list[Row]], seed: int, test_share: float, use_lists: bool) -> set[Identity]:
     test = set()
     drawn: dict[str, list[Identity]] = defaultdict(list)
     listed = {source for source, _ in vehicles}
@@ -72,7 +68,9 @@ def write_split(folder: Path, seed: int, test_share: float = TEST_SHARE, use_lis
     rows = manifest.read_manifest(folder)
     split = assign_splits(rows, seed, test_share, use_lists)
     if "query" not in split.values():
-        raise FvridError(f"{folder}: no vehicle with two images is left for the test; raise --test-share or add images.")
+        raise FvridError(
+            f"{folder}: no vehicle with two images is left for the test; raise --test-share or add images."
+        )
     rows = [row._replace(split=split[row.image_id]) for row in rows]
     info["manifest_sha256"] = manifest.write_manifest(folder, rows)
     info["split"] = {"seed": seed, "test_share": test_share, "use_lists": use_lists}

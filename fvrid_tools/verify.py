@@ -1,6 +1,5 @@
 """Check a dataset against its own records: every hash, every row."""
 
-import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,9 @@ def find_problems(folder: Path, progress: Callable[[int], None] = lambda count: 
         return [str(error)]
     problems = []
     if files.sha256_file(folder / manifest.MANIFEST) != info["manifest_sha256"]:
-        problems.append(f"{folder / manifest.MANIFEST}: not what dataset.json records; run fvrid split again, or rebuild.")
+        problems.append(
+            f"{folder / manifest.MANIFEST}: not what dataset.json records; run fvrid split again, or rebuild."
+        )
     by_shard: dict[str, list[Row]] = {shard["name"]: [] for shard in info["shards"]}
     for row in rows:
         if row.shard not in by_shard:
@@ -62,4 +63,4 @@ def _check_shard(folder: Path, recorded: dict[str, Any], rows: list[Row]) -> Ite
 def _same(stored: Row, listed: Row) -> bool:
     """Equal but for the split, which the shard does not know; nan equals nan."""
     pairs = zip(stored, listed._replace(split=None), strict=True)
-    return all(a == b or (isinstance(a, float) and math.isnan(a) and math.isnan(b)) for a, b in pairs)
+    return all(a == b or (a != a and b != b) for a, b in pairs)  # only nan differs from itself

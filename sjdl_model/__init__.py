@@ -1,6 +1,6 @@
 """SJDL: semi-supervised joint defogging learning for foggy vehicle re-identification (AAAI 2022).
 
-    from sjdl_model import SJDL, losses, metrics
+from sjdl_model import SJDL, losses, metrics
 """
 
 from typing import TYPE_CHECKING, Any

@@ -24,7 +24,9 @@ class _Sentences(click.Group):
         except (FvridError, DataError, FloatingPointError) as error:
             raise click.ClickException(str(error)) from None
         except ImportError as error:
-            raise click.ClickException(f"{error}; install the model's packages with pip install 'fvrid[model]'.") from None
+            raise click.ClickException(
+                f"{error}; install the model's packages with pip install 'fvrid[model]'."
+            ) from None
 
 
 @click.group(cls=_Sentences, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -61,11 +63,27 @@ def train(data: Path, real: Path | None, recipe: str, changes: tuple[str, ...], 
 @click.option("--data", type=PATH, default="data/fvrid-syn", show_default=True, help="A dataset, split.")
 @click.option("--domain", type=click.Choice(("synthetic", "real")), help="Refuse a dataset of the other domain.")
 @click.option(
-    "--images", type=click.Choice(("foggy", "clear", "defogged")), default="foggy", show_default=True, help="What to embed."
+    "--images",
+    type=click.Choice(("foggy", "clear", "defogged")),
+    default="foggy",
+    show_default=True,
+    help="What to embed.",
 )
-@click.option("--feature", type=click.Choice(("after-bn", "before-bn")), default="after-bn", show_default=True)
+@click.option(
+    "--feature",
+    type=click.Choice(("after-bn", "before-bn")),
+    default="after-bn",
+    show_default=True,
+    help="What to rank by.",
+)
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ...")
-@click.option("--workers", type=click.IntRange(min=0), default=2, show_default=True, help="Processes that decode images.")
+@click.option(
+    "--workers",
+    type=click.IntRange(min=0),
+    default=2,
+    show_default=True,
+    help="Processes that decode images.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print everything about the result as JSON.")
 def evaluate(
     run: Path | None,
@@ -92,9 +110,7 @@ def evaluate(
     if run is not None:
         from .train import evaluate_run
 
-        result = evaluate_run(
-            run, dataset, condition=images, before_bn=before_bn, device=device, workers=workers
-        )
+        result = evaluate_run(run, dataset, condition=images, before_bn=before_bn, device=device, workers=workers)
     else:
         from .checkpoint import load_network
         from .evaluate import evaluate_dataset

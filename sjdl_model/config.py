@@ -126,7 +126,10 @@ def from_dict(values: dict[str, Any], where: str) -> Recipe:
     if not isinstance(weights, dict):
         raise ConfigError(f"{where}: weights is a table, as in weights.triplet=1.")
     try:
-        return Recipe(**_checked(Recipe, values, where), weights=Weights(**_checked(Weights, weights, where, "weights.")))
+        return Recipe(
+            **_checked(Recipe, values, where),
+            weights=Weights(**_checked(Weights, weights, where, "weights.")),
+        )
     except ConfigError as error:
         raise ConfigError(str(error) if where in str(error) else f"{where}: {error}") from None
 

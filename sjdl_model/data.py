@@ -23,13 +23,13 @@ class Batch(NamedTuple):
     foggy: Tensor  # (B, 3, S, S) float32 in [0, 1] after `to`
     clear: Tensor | None  # the same
     label: Tensor  # (B,) int64, 0..N-1
-    index: Tensor  # (B,) int64, position in the training set
+    position: Tensor  # (B,) int64, in the training set
 
     def to(self, device: torch.device) -> "Batch":
         """Move to the device and turn images to float there, where it is cheap; channels last, as is the network."""
         clear = None if self.clear is None else _to_float(self.clear, device)
-        label, index = (tensor.to(device, non_blocking=True) for tensor in (self.label, self.index))
-        return Batch(_to_float(self.foggy, device), clear, label, index)
+        label, position = (tensor.to(device, non_blocking=True) for tensor in (self.label, self.position))
+        return Batch(_to_float(self.foggy, device), clear, label, position)
 
 
 def _to_float(images: Tensor, device: torch.device) -> Tensor:
@@ -62,17 +62,17 @@ class TrainingSet(Dataset[tuple[Tensor, ...]]):
         return len(self.labels)
 
     def __getitem__(self, visit: Visit) -> tuple[Tensor, ...]:
-        """(foggy and, in the synthetic domain, clear, each (3, S, S) uint8; label; index)."""
-        sample = self.data[visit.index]
+        """(foggy and, in the synthetic domain, clear, each (3, S, S) uint8; label; position)."""
+        sample = self.data[visit.image]
         scene = [sample.foggy] if sample.clear is None else [sample.foggy, sample.clear]
         channels = torch.from_numpy(np.concatenate(scene, axis=2)).permute(2, 0, 1)
-        images = transforms.augment(channels, self.size, visit.seed).split(3)
-        return *images, torch.tensor(self.labels[visit.index]), torch.tensor(visit.index)
+        images = torch.split(transforms.augment(channels, self.size, visit.seed), 3)
+        return *images, torch.tensor(self.labels[visit.image]), torch.tensor(visit.image)
 
 
 def _collate(items: Sequence[tuple[Tensor, ...]]) -> Batch:
-    *images, label, index = (torch.stack(column) for column in zip(*items, strict=True))
-    return Batch(images[0], images[1] if len(images) > 1 else None, label, index)
+    *images, label, position = (torch.stack(column) for column in zip(*items, strict=True))
+    return Batch(images[0], images[1] if len(images) > 1 else None, label, position)
 
 
 def training_batches(

@@ -48,7 +48,9 @@ def train_one_epoch(
             if batch is None:
                 continue
             found = terms(net, batch.to(device), recipe)
-            total(found, recipe.weights).backward()  # gradients add up to those of the sum of both domains
+            torch.autograd.backward(
+                total(found, recipe.weights)
+            )  # gradients add up to those of the sum of both domains
             for name, term in found.items():
                 key = f"{domain}/{name}"
                 sums[key] = sums.get(key, torch.zeros((), device=device)) + term.detach()

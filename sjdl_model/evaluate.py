@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from fvrid_tools.dataset import Dataset
 
 from . import data as images_of
+from .config import DataError
 from .data import ImageBatches, ImageSet, image_batches
 from .metrics import RetrievalScores, evaluate
 from .network import SJDL
@@ -68,7 +69,7 @@ def evaluate_dataset(
     parts = {split: dataset.select(split=split) for split in ("query", "gallery")}
     for split, part in parts.items():
         if not len(part):
-            raise images_of.DataError(f"{dataset.folder} has no {split} images; run fvrid split {dataset.folder} first.")
+            raise DataError(f"{dataset.folder} has no {split} images; run fvrid split {dataset.folder} first.")
     pick = images_of.clear if images == "clear" else images_of.foggy
     embeddings = {}
     for split, part in parts.items():
@@ -76,11 +77,14 @@ def evaluate_dataset(
         embeddings[split] = embed(net.to(device), batches, defog=images == "defogged", before_bn=before_bn)
         progress(len(part))
     ids, cameras = _numbers(dataset)
+    query, gallery = parts["query"].rows, parts["gallery"].rows
     scores = evaluate(
         embeddings["query"],
         embeddings["gallery"],
-        *([ids[row.identity] for row in parts[split].rows] for split in ("query", "gallery")),
-        *([cameras.get((row.source, row.camera_id)) for row in parts[split].rows] for split in ("query", "gallery")),
+        [ids[row.identity] for row in query],
+        [ids[row.identity] for row in gallery],
+        [cameras.get((row.source, row.camera_id)) for row in query],
+        [cameras.get((row.source, row.camera_id)) for row in gallery],
     )
     result = Result(
         scores=scores.summary(),
@@ -89,7 +93,7 @@ def evaluate_dataset(
         feature="before BN" if before_bn else "after BN",
         queries=len(parts["query"]),
         gallery=len(parts["gallery"]),
-        protocol=f"one random {images} image of each test vehicle is the query, the rest are the gallery; {scores.protocol}",
+        protocol=f"one random {images} image of each test vehicle is the query, the rest gallery; {scores.protocol}",
         data_sha256=dataset.info["manifest_sha256"],
     )
     return result, scores

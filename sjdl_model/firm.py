@@ -5,6 +5,7 @@ After the paper's "Fog-free Image Reconstruction Module" and Fig. 2. The paper d
 """
 
 import math
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -36,7 +37,7 @@ class ResBlock(nn.Module):
 
 
 class PyramidEnhancement(nn.Module):
-    """Two 3x3 convolutions; their output beside its averages over 4, 8, 16 and 32 pixels; a 3x3 convolution (Qu et al. 2019)."""
+    """Two 3x3 convolutions; their output beside its averages at four scales; a 3x3 convolution (Qu et al. 2019)."""
 
     def __init__(self, channels_in: int, width: int) -> None:
         super().__init__()
@@ -69,7 +70,7 @@ class FIRM(nn.Module):
         steps = int(math.log2(stride))
         widths = [max(16, WIDTH >> step) for step in range(steps + 1)]
         self.upsample = nn.Sequential()
-        for width, narrower in zip(widths, widths[1:], strict=False):
+        for width, narrower in pairwise(widths):
             self.upsample.extend(
                 [
                     _conv(channels, width),

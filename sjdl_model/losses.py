@@ -35,7 +35,8 @@ def restoration_loss(defogged: Tensor, clear: Tensor, norm: str = "l2") -> Tenso
     difference = (defogged.float() - clear.float()).flatten(1)
     if norm == "mse":
         return difference.square().mean()
-    return torch.linalg.vector_norm(difference, dim=1).mean()
+    norms: Tensor = torch.linalg.vector_norm(difference, dim=1)  # (B,)
+    return norms.mean()
 
 
 def color_entropy_loss(defogged: Tensor) -> Tensor:
@@ -92,4 +93,5 @@ def self_constraint_loss(defogged: Tensor, foggy: Tensor, reading: str = "global
     cross = torch.fft.rfft2(defogged) * torch.fft.rfft2(foggy).conj()  # (B, 3, H, W // 2 + 1)
     cosine = cross.real / cross.abs().clamp_min(1e-12)
     mirrored = cosine[..., 1 : (width + 1) // 2].sum(dim=(2, 3))  # frequencies whose conjugates are not stored
-    return -((cosine.sum(dim=(2, 3)) + mirrored) / (defogged.shape[-2] * width)).mean()
+    mean: Tensor = (cosine.sum(dim=(2, 3)) + mirrored) / (defogged.shape[-2] * width)  # (B, 3)
+    return -mean.mean()

@@ -1,4 +1,4 @@
-"""Retrieval scores: mAP, CMC and mINP from embeddings, exact, without the query x gallery matrix in memory. NumPy only."""
+"""Retrieval scores: mAP, CMC and mINP from embeddings, exact, without the query x gallery matrix. NumPy only."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,11 +13,11 @@ BLOCK = 256  # queries whose distances are held at a time
 
 @dataclass(frozen=True)
 class RetrievalScores:
-    """Means over the queries that have a match in the gallery; `cmc[r - 1]` is the share with a match in the first r."""
+    """Means over the queries that have a match in the gallery; `cmc[r - 1]`: the share with a match in the first r."""
 
-    mAP: float  # noqa: N815 (the field's name for it)
+    mAP: float
     cmc: NDArray[np.float64]
-    mINP: float  # noqa: N815
+    mINP: float
     protocol: str
     average_precision: NDArray[np.float64]  # of each query; nan where it has no match
 
@@ -46,7 +46,10 @@ def evaluate(
     """
     query, gallery = (np.ascontiguousarray(a, dtype=np.float32) for a in (query, gallery))
     query_ids, gallery_ids = np.asarray(query_ids), np.asarray(gallery_ids)
-    query_cameras, gallery_cameras = _cameras(query_cameras, len(query)), _cameras(gallery_cameras, len(gallery))
+    query_cameras, gallery_cameras = (
+        _cameras(query_cameras, len(query)),
+        _cameras(gallery_cameras, len(gallery)),
+    )
     _check(query, gallery, query_ids, gallery_ids)
 
     order = np.argsort(gallery_ids, kind="stable")

@@ -74,7 +74,9 @@ class SJDL(nn.Module):
 
     def _maps(self, foggy: Tensor) -> list[Tensor]:
         if foggy.ndim != 4 or foggy.shape[1] != 3 or foggy.shape[2] % 32 or foggy.shape[3] % 32:
-            raise ValueError(f"images are {tuple(foggy.shape)}: (B, 3, H, W) with sides that are multiples of 32 needed")
+            raise ValueError(
+                f"images are {tuple(foggy.shape)}: (B, 3, H, W) with sides that are multiples of 32 needed"
+            )
         maps: list[Tensor] = self.backbone(foggy)
         return maps
 

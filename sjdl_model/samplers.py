@@ -11,7 +11,7 @@ from .config import DataError
 class Visit(NamedTuple):
     """One image to load, and the seed of its augmentation."""
 
-    index: int
+    image: int  # position in the training set
     seed: int
 
 
@@ -37,9 +37,9 @@ class PKSampler:
         vehicles = self._vehicles(step)
         draws = np.random.default_rng([self._seed, 1, step])
         return [
-            Visit(int(index), int(draws.integers(2**63)))
+            Visit(int(image), int(draws.integers(2**63)))
             for vehicle, turn in vehicles
-            for index in self._take(vehicle, turn)
+            for image in self._take(vehicle, turn)
         ]
 
     def _vehicles(self, step: int) -> list[tuple[int, int]]:

@@ -1,5 +1,6 @@
 """Small datasets of drawn vehicles, built once a session; tests that change one work on a copy."""
 
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
+os.environ["HF_HUB_OFFLINE"] = "1"  # before the hub is imported: no test waits for a network
 
 import drawn_vehicles
 

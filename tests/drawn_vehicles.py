@@ -51,7 +51,10 @@ def draw_vehicle(vehicle: int, camera: int, view: int, seed: int = 0) -> Image.I
     y = sill + (bottom - sill) * (0.2 + 0.4 * marks.random())
     draw.line((left + 3, y, right - 3, y), fill=stripe, width=int(marks.integers(2, 6)))
     for _ in range(int(marks.integers(1, 5))):  # stickers
-        x, y = left + span * (0.1 + 0.75 * marks.random()), sill + (bottom - sill) * (0.1 + 0.55 * marks.random())
+        x, y = (
+            left + span * (0.1 + 0.75 * marks.random()),
+            sill + (bottom - sill) * (0.1 + 0.55 * marks.random()),
+        )
         draw.rectangle((x, y, x + 7, y + 5), fill=_colour(marks, 1.0))
     for share in (0.2, 0.8):
         x = left + span * share
@@ -67,7 +70,9 @@ def draw_vehicle(vehicle: int, camera: int, view: int, seed: int = 0) -> Image.I
 def add_patchy_fog(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     """Fog whose density varies over the image, tinted and blurred: not Eq. 1."""
     width, height = image.size
-    coarse = Image.fromarray((255 * rng.random((4, 5))).astype(np.uint8)).resize((width, height), Image.Resampling.BICUBIC)
+    coarse = Image.fromarray((255 * rng.random((4, 5))).astype(np.uint8)).resize(
+        (width, height), Image.Resampling.BICUBIC
+    )
     density = 0.25 + 0.5 * rng.random() + 0.35 * (np.asarray(coarse, dtype=np.float32)[..., None] / 255 - 0.5)
     tint = np.array([225, 228, 235]) * (0.75 + 0.25 * rng.random())
     blurred = np.asarray(image.filter(ImageFilter.GaussianBlur(0.8)), dtype=np.float32)
@@ -107,7 +112,9 @@ def write_foggy(root: Path, vehicles: int, views: int, seed: int = 0) -> None:
     for vehicle in range(1000, 1000 + vehicles):
         for view in range(views):
             camera = view % CAMERAS
-            image = add_patchy_fog(draw_vehicle(vehicle, camera, view, seed), np.random.default_rng([seed, vehicle, view]))
+            image = add_patchy_fog(
+                draw_vehicle(vehicle, camera, view, seed), np.random.default_rng([seed, vehicle, view])
+            )
             path = root / f"{vehicle:05d}" / f"c{camera + 1}_{view}.jpg"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(jpeg(image))

@@ -207,4 +207,7 @@ def test_a_removed_source_after_the_build_harms_nothing(tmp_path: Path, drawn: P
     root = Path(shutil.copytree(drawn / "clear", tmp_path / "in"))
     build.build([sources.read_source("veri-wild", root)], tmp_path / "out", recipe)
     shutil.rmtree(root)
-    assert all(sample.foggy.shape == (sample.row.height, sample.row.width, 3) for sample in fvrid_tools.open_dataset(tmp_path / "out"))
+    assert all(
+        sample.foggy.shape == (sample.row.height, sample.row.width, 3)
+        for sample in fvrid_tools.open_dataset(tmp_path / "out")
+    )

@@ -86,8 +86,15 @@ def test_draws_fill_their_ranges_evenly(preset: str) -> None:
 
 @pytest.mark.parametrize(
     ("beta", "airlight"),
-    [((1.6, 0.4), (0.5, 1)), ((-1, 1), (0.5, 1)), ((0, math.nan), (0.5, 1)), ((0, math.inf), (0.5, 1))]
-    + [((0, 1), (0.9, 0.5)), ((0, 1), (-0.1, 0.5)), ((0, 1), (0.5, 1.1))],
+    [
+        ((1.6, 0.4), (0.5, 1)),
+        ((-1, 1), (0.5, 1)),
+        ((0, math.nan), (0.5, 1)),
+        ((0, math.inf), (0.5, 1)),
+        ((0, 1), (0.9, 0.5)),
+        ((0, 1), (-0.1, 0.5)),
+        ((0, 1), (0.5, 1.1)),
+    ],
 )
 def test_ranges_out_of_order_or_negative_are_refused(beta: tuple[float, float], airlight: tuple[float, float]) -> None:
     with pytest.raises(OptionError, match="range needs"):

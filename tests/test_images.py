@@ -88,7 +88,7 @@ def test_too_small_and_too_large_are_refused() -> None:
     huge = Image.new("1", (9000, 9000))
     content = io.BytesIO()
     huge.save(content, "PNG")
-    with pytest.raises(ImageRefused, match="81000000|9000 x 9000"):
+    with pytest.raises(ImageRefused, match="9000 x 9000 pixels"):
         images.decode(content.getvalue())
 
 

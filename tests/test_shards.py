@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import zstandard
 from hypothesis import given
-from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from fvrid_tools.records import FvridError, Reject, Row

@@ -16,7 +16,9 @@ def rows_of(vehicles: list[int], source_split: str | None = None, source: str = 
     """`vehicles[i]` images of vehicle i."""
     blank = Row("", "synthetic", source, "", "", "", None, None, source_split, "", 0, 1, 1, "", 0.0, 0.0)
     return [
-        blank._replace(image_id=f"{source}/{v}/{i}", vehicle_id=str(v)) for v, n in enumerate(vehicles) for i in range(n)
+        blank._replace(image_id=f"{source}/{v}/{i}", vehicle_id=str(v))
+        for v, n in enumerate(vehicles)
+        for i in range(n)
     ]
 
 

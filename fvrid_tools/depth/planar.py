@@ -34,7 +34,7 @@ def planar_depth(height: int, width: int) -> FloatArray:
     From the tyres up to the vehicle's middle it stands upright at one distance; below, the plane comes nearer;
     above, depth goes over smoothly to the plane's. An outline is left out: a wrong one would show in the fog.
     """
-    y = (np.arange(height, dtype=np.float32) + 0.5) / height  # 0 top, 1 bottom
+    y: FloatArray = (np.arange(height, dtype=np.float32) + np.float32(0.5)) / np.float32(height)  # 0 top, 1 bottom
     plane, board = _depth_of_row(y), _depth_of_row(np.float32(CONTACT))
     share = np.clip((ROOF - y) / ROOF, 0, 1)
     share = share * share * (3 - 2 * share)  # 0 on the vehicle, 1 at the top row

@@ -13,7 +13,7 @@ NAMES = ("veri-wild", "folder")
 
 _ORIGIN = {
     "veri-wild": "VERI-Wild comes from its authors on request (github.com/PKU-IMRE/VERI-Wild); unpack it with"
-    " `unrar x images.part01.rar`, so that ROOT/images/<vehicle>/<image>.jpg and ROOT/train_test_split/*.txt are there,",
+    " `unrar x images.part01.rar`, to have ROOT/images/<vehicle>/<image>.jpg and ROOT/train_test_split/*.txt,",
     "folder": "a folder of your own images needs one sub-folder a vehicle, or --pattern to read names otherwise,",
 }
 
@@ -33,5 +33,7 @@ def read_source(name: str, root: Path | None = None, pattern: str | None = None)
     else:
         listing = folder.read(root, pattern or folder.DEFAULT_PATTERN)
     if not listing.records:
-        raise FvridError(f"{root}: no image can be used ({listing.summary}).\n{_ORIGIN[name]} and name ROOT with --root.")
+        raise FvridError(
+            f"{root}: no image can be used ({listing.summary}).\n{_ORIGIN[name]} and name ROOT with --root."
+        )
     return listing

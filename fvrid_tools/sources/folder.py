@@ -52,7 +52,5 @@ def image_paths(root: Path) -> list[str]:
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
         below = os.path.relpath(folder, root).replace(os.sep, "/")
         prefix = "" if below == "." else below + "/"
-        found += [
-            prefix + name for name in names if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES
-        ]
+        found += [prefix + name for name in names if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES]
     return sorted(found)

@@ -54,7 +54,7 @@ def read(root: Path) -> Listing:
 
 
 def _find_images(root: Path) -> dict[str, str]:
-    """"vehicle/image" -> path below `root`. Of files that differ only in suffix the first, by name, is taken."""
+    """ "vehicle/image" -> path below `root`. Of files that differ only in suffix the first, by name, is taken."""
     found: dict[str, str] = {}
     folders = [name for name in ("images/images", "images") if (root / name).is_dir()]
     base = folders[0] + "/" if folders else ""
@@ -66,7 +66,7 @@ def _find_images(root: Path) -> dict[str, str]:
 
 
 def _read_vehicle_info(root: Path) -> dict[str, str]:
-    """"vehicle/image" -> camera. A header, or any line of another form, is passed over."""
+    """ "vehicle/image" -> camera. A header, or any line of another form, is passed over."""
     cameras = {}
     for path in _texts(root):
         if path.name == "vehicle_info.txt":
@@ -79,7 +79,7 @@ def _read_vehicle_info(root: Path) -> dict[str, str]:
 
 
 def _read_lists(root: Path) -> tuple[dict[str, tuple[str | None, str | None]], str]:
-    """"vehicle/image" -> (split, camera), and the eras the lists belong to."""
+    """ "vehicle/image" -> (split, camera), and the eras the lists belong to."""
     entries: dict[str, tuple[str | None, str | None]] = {}
     eras = set()
     for path in _texts(root):

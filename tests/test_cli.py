@@ -1,0 +1,132 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+import fvrid_tools
+from fvrid_tools import manifest
+from fvrid_tools.cli import cli as fvrid
+from sjdl_model.cli import cli as sjdl
+
+ROOT = Path(__file__).parents[1]
+COMMANDS = [(program, name) for program in (fvrid, sjdl) for name in program.commands]
+
+
+def run(*arguments: object, program: click.Group = fvrid) -> Result:
+    return CliRunner().invoke(program, [str(argument) for argument in arguments])
+
+
+@pytest.mark.parametrize(("program", "name"), COMMANDS)
+def test_every_command_explains_itself_and_is_in_the_readme(program: click.Group, name: str) -> None:
+    result = run(name, "--help", program=program)
+    assert result.exit_code == 0
+    assert program.commands[name].help
+    assert all(option.help for option in program.commands[name].params if isinstance(option, click.Option))
+    assert f"{'fvrid' if program is fvrid else 'sjdl'} {name}" in (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("module", ["fvrid_tools.cli", "sjdl_model.cli"])
+def test_help_waits_for_no_heavy_import(module: str) -> None:
+    code = f"import sys, {module}; print([m for m in ('torch', 'numpy', 'h5py', 'cv2', 'jinja2') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_the_readmes_commands_work(drawn: Path, tmp_path: Path) -> None:
+    out = tmp_path / "syn"
+    result = run("build-syn", "--src", "veri-wild", "--root", drawn / "clear", "--out", out)
+    assert result.exit_code == 0, result.output
+    assert "48 images of 12 vehicles" in result.stdout
+    assert "FVRID_Syn" in run("split", out).stdout
+    assert run("verify", out).exit_code == 0
+    counts = json.loads(run("stats", out, "--json").stdout)
+    assert counts["domain"] == "synthetic"
+    assert counts["counts"]["all"]["query"] == {"identities": 3, "images": 3}
+    assert "9/36" in run("stats", out).stdout
+    assert run("report", out, "-o", tmp_path / "page.html").exit_code == 0
+    assert run("export", out, "--format", "folder", "--out", tmp_path / "folder").exit_code == 0
+
+
+def test_build_real_and_pattern(drawn: Path, tmp_path: Path) -> None:
+    pattern = r"(?P<vehicle_id>\d+)/c(?P<camera_id>\d+)"
+    arguments = (
+        "--src",
+        "folder",
+        "--root",
+        drawn / "foggy",
+        "--out",
+        tmp_path / "real",
+        "--pattern",
+        pattern,
+    )
+    assert run("build-real", *arguments).exit_code == 0
+    assert len(fvrid_tools.open_dataset(tmp_path / "real")) == 48
+
+
+def test_verify_names_what_is_wrong_and_exits_1(copy: Path) -> None:
+    (copy / "shard-00000.h5").unlink()
+    result = run("verify", copy)
+    assert result.exit_code == 1
+    assert "shard-00000.h5: missing" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["build-syn", "--src", "veri-wild", "--root", "nowhere"], 1, "no such folder"),
+        (["build-syn", "--src", "no-source"], 2, "no-source"),
+        (["build-syn", "--src", "veri-wild", "--root", ".", "--beta", "2", "1"], 2, "--beta 2 1"),
+        (["build-syn", "--src", "veri-wild", "--root", ".", "--airlight", "-1", "1"], 2, "--airlight -1 1"),
+        (["build-syn", "--src", "folder", "--root", ".", "--pattern", "("], 2, "--pattern"),
+        (["build-syn", "--src", "folder", "--root", ".", "--root", ".."], 2, "--root"),
+        (["build-syn", "--src", "folder", "--depth", "magic"], 2, "--depth magic"),
+        (["split", "nowhere"], 1, "no finished dataset"),
+        (["stats", "nowhere"], 1, "no finished dataset"),
+        (["verify", "nowhere"], 1, "no finished dataset"),
+    ],
+)
+def test_bad_usage_exits_2_and_bad_data_1_with_a_sentence(arguments: list[str], code: int, words: str) -> None:
+    result = run(*arguments)
+    assert result.exit_code == code, result.output
+    assert words in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_an_unwritable_output_is_a_sentence(drawn: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    result = run("build-syn", "--src", "veri-wild", "--root", drawn / "clear", "--out", tmp_path / "file")
+    assert result.exit_code == 1
+    assert "cannot be made" in result.stderr
+
+
+def test_a_missing_source_says_where_it_comes_from_in_two_lines(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("FVRID_VERI_WILD", str(tmp_path / "vw"))
+    result = run("build-syn", "--src", "veri-wild")
+    assert result.exit_code == 1
+    assert len(result.stderr.strip().splitlines()) == 2
+    assert str(tmp_path / "vw") in result.stderr
+    assert "github.com/PKU-IMRE/VERI-Wild" in result.stderr
+
+
+def test_sjdl_says_what_is_wrong(built: Path, built_real: Path, tmp_path: Path) -> None:
+    for arguments, code, words in (
+        (["train", "--run", tmp_path / "r", "--set", "epoch=3"], 2, "did you mean epochs?"),
+        (["train", "--run", tmp_path / "r", "--recipe", "nothing"], 2, "one of default"),
+        (["train", "--run", tmp_path / "r", "--data", tmp_path], 1, "no finished dataset"),
+        (["train", "--run", tmp_path / "r", "--data", built, "--set", "p=99"], 1, "fewer than p = 99"),
+        (["train", "--run", tmp_path / "r", "--data", built_real], 1, "not of the synthetic domain"),
+        (["eval", "--data", built], 2, "--run or --weights"),
+        (["eval", "--run", tmp_path / "nothing", "--data", built], 1, "no such weights file"),
+        (["eval", "--weights", built / manifest.MANIFEST, "--data", built], 1, "not weights"),
+        (["eval", "--run", tmp_path, "--data", built, "--domain", "real"], 1, "synthetic domain, not real"),
+    ):
+        result = run(*arguments, program=sjdl)
+        assert result.exit_code == code, result.output
+        assert words in result.stderr
+        assert "Traceback" not in result.output
+    assert not (tmp_path / "r").exists()

@@ -1,0 +1,105 @@
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from sjdl_model import SJDL
+from sjdl_model.backbone import Backbone
+from sjdl_model.config import ConfigError
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.mark.parametrize("shared_stage", [2, 3, 4, 5])
+@pytest.mark.parametrize("last_stride", [1, 2])
+def test_outputs_have_the_stated_shapes(shared_stage: int, last_stride: int) -> None:
+    net = SJDL(7, 3, "resnet18", shared_stage, last_stride=last_stride)
+    foggy = torch.rand(2, 3, 64, 96)
+    out = net(foggy)
+    assert out.feature.shape == out.embedding.shape == (2, 512)
+    assert out.logits_synthetic.shape == (2, 7)
+    assert out.logits_real.shape == (2, 3)
+    assert out.defogged.shape == foggy.shape
+    assert out.defogged.min() >= 0
+    assert out.defogged.max() <= 1
+
+
+def test_resnet50_is_the_papers() -> None:
+    net = SJDL(num_synthetic=3000, num_real=403, backbone="resnet50", shared_stage=2)
+    out = net.eval()(torch.rand(1, 3, 64, 64))
+    assert out.embedding.shape == (1, 2048)
+    assert (out.logits_synthetic.shape, out.logits_real.shape) == ((1, 3000), (1, 403))
+    assert net.backbone.strides == [4, 8, 16, 16]
+
+
+@pytest.mark.parametrize("backbone", ["convnext_atto", "mobilenetv3_small_050", "regnety_002"])
+def test_other_backbones_serve(backbone: str) -> None:
+    net = SJDL(4, 0, backbone)
+    out = net(torch.rand(2, 3, 64, 64))
+    assert out.defogged.shape == (2, 3, 64, 64)
+    assert out.logits_real is None
+
+
+def test_the_embedding_needs_no_firm() -> None:
+    net = SJDL(4, 2, "resnet18").eval()
+    foggy = torch.rand(2, 3, 64, 64)
+    expected = net(foggy).embedding
+    net.firm = nn.Identity()  # would fail if it were run
+    assert torch.equal(net.embed(foggy), expected)
+    assert torch.equal(net.embed(foggy, before_bn=True), net(foggy, defog=False).feature)
+    assert not torch.equal(net.embed(foggy, before_bn=True), expected)
+
+
+def test_defogging_trains_the_shared_stages_and_not_the_deeper_ones() -> None:
+    net = SJDL(4, 2, "resnet18", shared_stage=3)
+    net(torch.rand(2, 3, 64, 64)).defogged.sum().backward()
+    trained = {name for name, p in net.backbone.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+    assert any(".layer1" in name for name in trained)
+    assert any(".layer2" in name for name in trained)
+    assert not any(".layer3" in name or ".layer4" in name for name in trained)
+
+
+def test_normalisation_is_inside() -> None:
+    backbone = Backbone("resnet18")
+    image = torch.rand(1, 3, 64, 64)
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    normalised = (image - mean.view(1, 3, 1, 1)) / std.view(1, 3, 1, 1)
+    backbone.eval()
+    assert torch.allclose(backbone(image)[-1], backbone.stages(normalised)[-1], atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 60, 64), (1, 1, 64, 64), (3, 64, 64)])
+def test_other_sizes_are_refused_with_a_sentence(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="multiples of 32"):
+        SJDL(2, 0, "resnet18")(torch.rand(shape))
+
+
+def test_local_weights_are_loaded_and_nothing_else(tmp_path: Path) -> None:
+    import timm
+
+    model = timm.create_model("resnet18")
+    torch.save(model.state_dict(), tmp_path / "weights.pth")
+    net = SJDL(2, 0, "resnet18", pretrained=str(tmp_path / "weights.pth"))
+    assert torch.equal(net.backbone.stages.conv1.weight, model.conv1.weight)
+    (tmp_path / "text.pth").write_text("not weights")
+    with pytest.raises(ConfigError, match=r"text\.pth: not weights of resnet18"):
+        SJDL(2, 0, "resnet18", pretrained=str(tmp_path / "text.pth"))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"backbone": "resnet19"}, "timm has no such model"),
+        ({"backbone": "resnet18", "pretrained": True}, "pretrained=false"),
+        ({"backbone": "convnext_atto", "last_stride": 1}, "last_stride=2"),
+    ],
+)
+def test_what_cannot_be_made_is_said(options: dict[str, object], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        SJDL(2, **options)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="shared_stage"):
+        SJDL(2, 0, "resnet18", 6)

@@ -1,0 +1,208 @@
+"""Short runs of the whole model half on drawn vehicles."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import fvrid_tools
+from sjdl_model import metrics
+from sjdl_model.checkpoint import WEIGHTS, load_checkpoint, load_network
+from sjdl_model.config import DataError, Recipe, read_recipe
+from sjdl_model.data import TrainingSet
+from sjdl_model.evaluate import evaluate_dataset
+from sjdl_model.objectives import terms, total
+from sjdl_model.report import METRICS, REPORT
+from sjdl_model.samplers import PKSampler
+from sjdl_model.train import evaluate_run, train
+
+QUICK = [
+    "backbone=resnet18",
+    "pretrained=false",
+    "image_size=32",
+    "p=3",
+    "k=2",
+    "steps_per_epoch=2",
+    "workers=0",
+]
+
+
+def quick(*changes: str) -> Recipe:
+    return read_recipe("default", [*QUICK, "epochs=2", *changes])
+
+
+def run(built: Path, real: Path | None, folder: Path, *changes: str, resume: bool = False) -> Path:
+    datasets = fvrid_tools.open_dataset(built), None if real is None else fvrid_tools.open_dataset(real)
+    train(*datasets, quick(*changes), folder, resume=resume)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(built: Path, built_real: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run(built, built_real, tmp_path_factory.mktemp("trained") / "run")
+
+
+def test_a_run_leaves_what_is_promised(trained: Path) -> None:
+    assert {path.name for path in trained.iterdir()} >= {
+        "recipe.toml",
+        "metrics.jsonl",
+        "checkpoint.pt",
+        "weights.safetensors",
+        "report.html",
+        "examples-synthetic.jpg",
+        "examples-real.jpg",
+        "tensorboard",
+    }
+    assert list((trained / "tensorboard").glob("events.*"))
+    lines = [json.loads(line) for line in (trained / METRICS).read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2]
+    reid = {f"{domain}/{term}" for domain in ("synthetic", "real") for term in ("triplet", "identity")}
+    priors = {f"real/{term}" for term in ("color_entropy", "dark_channel", "total_variation", "self_constraint")}
+    assert reid | priors | {"synthetic/restoration"} <= lines[0].keys()
+    assert read_recipe(str(trained / "recipe.toml")) == quick()
+    checkpoint = load_checkpoint(trained)
+    assert checkpoint["recipe"] == (trained / "recipe.toml").read_text()
+    assert len(checkpoint["git"]) >= 7
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_seed_gives_the_same_weights_whatever_the_workers(
+    trained: Path, built: Path, built_real: Path, tmp_path: Path, workers: int
+) -> None:
+    again = run(built, built_real, tmp_path / "again", f"workers={workers}")
+    one, other = load_file(trained / WEIGHTS), load_file(again / WEIGHTS)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_another_seed_gives_others(trained: Path, built: Path, built_real: Path, tmp_path: Path) -> None:
+    again = run(built, built_real, tmp_path / "again", "seed=1")
+    name = "backbone.stages.conv1.weight"
+    assert not torch.equal(load_file(trained / WEIGHTS)[name], load_file(again / WEIGHTS)[name])
+
+
+def test_a_run_stopped_after_an_epoch_goes_on_to_the_same_weights(
+    trained: Path, built: Path, built_real: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sjdl_model.train as module
+
+    original = module.train_one_epoch
+    epochs: list[int] = []
+
+    def stop_in_the_second(*arguments: object) -> dict[str, float]:
+        epochs.append(1)
+        if len(epochs) == 2:
+            raise KeyboardInterrupt
+        return original(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module, "train_one_epoch", stop_in_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        run(built, built_real, tmp_path / "run")
+    monkeypatch.undo()
+    with pytest.raises(DataError, match="another recipe"):
+        run(built, built_real, tmp_path / "run", "lr=3e-3", resume=True)
+    run(built, built_real, tmp_path / "run", resume=True)
+    one, other = load_file(trained / WEIGHTS), load_file(tmp_path / "run" / WEIGHTS)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_run_is_not_overwritten(trained: Path, built: Path) -> None:
+    with pytest.raises(DataError, match="already holds a run"):
+        run(built, None, trained)
+
+
+def test_weights_give_the_same_scores_in_a_fresh_network(trained: Path, built: Path) -> None:
+    data = fvrid_tools.open_dataset(built)
+    first = evaluate_run(trained, data, condition="foggy", before_bn=False, device="cpu", workers=0)
+    net, architecture = load_network(trained / WEIGHTS)
+    second, _ = evaluate_dataset(net, data, architecture.image_size)
+    assert first == second
+    assert "one random foggy image of each test vehicle" in first.protocol
+    assert "3 of 3 queries" in first.protocol
+    assert json.loads((trained / "eval-synthetic-foggy.json").read_text()) == first.to_json()
+    assert f"{100 * first.scores['mAP']:.2f}" in (trained / REPORT).read_text()
+
+
+@pytest.mark.parametrize("condition", ["clear", "defogged"])
+def test_other_conditions_are_other_images(trained: Path, built: Path, condition: str) -> None:
+    net, _ = load_network(trained / WEIGHTS)
+    result, scores = evaluate_dataset(net, fvrid_tools.open_dataset(built), 32, images=condition)
+    assert result.images == condition
+    assert 0 < scores.mAP <= 1
+
+
+def test_real_images_have_no_clear_ones(trained: Path, built_real: Path) -> None:
+    net, _ = load_network(trained / WEIGHTS)
+    with pytest.raises(DataError, match="has no clear image"):
+        evaluate_dataset(net, fvrid_tools.open_dataset(built_real), 32, images="clear")
+
+
+def test_without_weights_of_the_image_terms_no_firm_is_run(built: Path) -> None:
+    recipe = quick("weights.restoration=0")
+    training = TrainingSet.of(fvrid_tools.open_dataset(built), 32)
+    from sjdl_model import SJDL
+    from sjdl_model.data import training_batches
+
+    net = SJDL(training.num_vehicles, 0, "resnet18")
+    del net.firm
+    (batch,) = training_batches(training, PKSampler(training.labels, 3, 2, 0), [0], 0, pin=False)
+    found = terms(net, batch.to(torch.device("cpu")), recipe)
+    assert found.keys() == {"triplet", "identity"}
+    assert total(found, recipe.weights).item() == pytest.approx(sum(term.item() for term in found.values()))
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(built: Path, tmp_path: Path) -> None:
+    with pytest.raises(FloatingPointError, match="not finite"):
+        run(built, None, tmp_path / "run", "lr=1e30", "steps_per_epoch=6")
+
+
+def test_an_unsplit_dataset_says_what_to_do(drawn: Path, tmp_path: Path, recipe: object) -> None:
+    from fvrid_tools.build import build
+    from fvrid_tools.sources import read_source
+
+    build([read_source("veri-wild", drawn / "clear")], tmp_path / "out", recipe)  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="run fvrid split"):
+        run(tmp_path / "out", None, tmp_path / "run")
+
+
+def test_a_checkpoint_of_another_kind_is_refused_and_never_unpickled(trained: Path, tmp_path: Path) -> None:
+    import pickle
+
+    class Evil:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return Path.touch, (Path(tmp_path / "owned"),)  # type: ignore[return-value]
+
+    (tmp_path / "checkpoint.pt").write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(DataError, match="not a checkpoint"):
+        load_checkpoint(tmp_path)
+    assert not (tmp_path / "owned").exists()
+    with pytest.raises(DataError, match="no such checkpoint"):
+        load_checkpoint(tmp_path / "nowhere")
+
+
+@pytest.mark.slow
+def test_training_on_real_photographs_beats_an_untrained_network(real_images: Path, tmp_path: Path) -> None:
+    from fvrid_tools.build import Recipe as BuildRecipe
+    from fvrid_tools.build import build
+    from fvrid_tools.depth import open_estimator
+    from fvrid_tools.fog import PRESETS
+    from fvrid_tools.sources import read_source
+    from fvrid_tools.split import write_split
+
+    made = BuildRecipe(depth=open_estimator("planar"), fog=PRESETS["paper"])
+    assert build([read_source("veri-wild", real_images)], tmp_path / "syn", made).images == 840
+    write_split(tmp_path / "syn", seed=0)
+    changes = ("image_size=64", "p=16", "k=2", "lr=7e-4", "steps_per_epoch=19", "weights.restoration=0")
+    scores = {}
+    for epochs in (0, 8):
+        folder = run(tmp_path / "syn", None, tmp_path / str(epochs), *changes, f"epochs={epochs}")
+        data = fvrid_tools.open_dataset(tmp_path / "syn")
+        result = evaluate_run(folder, data, condition="foggy", before_bn=False, device="cpu", workers=0)
+        scores[epochs] = result.scores["mAP"]
+    assert scores[8] > scores[0] + 0.05
+
+
+def test_scores_name_their_ranks() -> None:
+    scores = metrics.evaluate([[0.0]], [[0.0], [1.0]], [0], [0, 1])
+    assert scores.summary() == {"mAP": 1, "CMC@1": 1, "CMC@5": 1, "CMC@10": 1, "mINP": 1}

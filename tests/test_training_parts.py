@@ -1,0 +1,157 @@
+"""Samplers, transforms, schedule, recipes: the parts of training that need no network."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sjdl_model import transforms
+from sjdl_model.config import ConfigError, Recipe, Weights, from_dict, read_recipe, to_toml
+from sjdl_model.samplers import PKSampler
+from sjdl_model.schedule import lr_factor
+
+MANIFESTS = Path(__file__).parents[1] / "manifests"
+
+
+@given(
+    st.lists(st.integers(1, 7), min_size=3, max_size=12),
+    st.integers(2, 3),
+    st.integers(2, 5),
+    st.integers(0, 9),
+)
+def test_batches_are_p_vehicles_with_k_images(images: list[int], p: int, k: int, seed: int) -> None:
+    labels = [label for label, count in enumerate(images) for _ in range(count)]
+    sampler = PKSampler(labels, p, k, seed)
+    for step in range(10):
+        found = Counter(labels[visit.image] for visit in sampler.batch(step))
+        assert len(found) == p
+        assert set(found.values()) == {k}
+
+
+def test_all_images_come_up_equally_often() -> None:
+    labels = [label for label in range(6) for _ in range(4)]
+    sampler = PKSampler(labels, p=3, k=2, seed=0)
+    visits = Counter(visit.image for step in range(40) for visit in sampler.batch(step))
+    assert set(visits.values()) == {10}  # 240 visits of 24 images
+
+
+def test_steps_are_repeatable_and_differ() -> None:
+    labels = [label for label in range(6) for _ in range(4)]
+    assert PKSampler(labels, 3, 2, 0).batch(7) == PKSampler(labels, 3, 2, 0).batch(7)
+    assert PKSampler(labels, 3, 2, 0).batch(7) != PKSampler(labels, 3, 2, 1).batch(7)
+    assert PKSampler(labels, 3, 2, 0).batch(7) != PKSampler(labels, 3, 2, 0).batch(8)
+
+
+def test_too_few_vehicles_is_said() -> None:
+    with pytest.raises(ValueError, match="2 vehicles to train on are fewer than p = 3"):
+        PKSampler([0, 0, 1], 3, 2, 0)
+
+
+def test_a_scene_has_one_geometry() -> None:
+    image = torch.randint(0, 256, (3, 50, 70), dtype=torch.uint8)
+    for seed in range(20):
+        pair = transforms.augment(torch.cat([image, 255 - image]), 64, seed)
+        assert pair.shape == (6, 64, 64)
+        both = pair[:3].int() + pair[3:].int()  # 255 but for rounding, 0 in the padding
+        assert set(both.unique().tolist()) <= {0, 254, 255, 256}
+        assert torch.equal(pair, transforms.augment(torch.cat([image, 255 - image]), 64, seed))
+    assert not torch.equal(transforms.augment(image, 64, 0), transforms.augment(image, 64, 1))
+
+
+def test_augmentation_flips_half_and_shifts_by_ten() -> None:
+    ramp = torch.arange(64, dtype=torch.uint8).expand(3, 64, 64).contiguous() + 100
+    made = [transforms.augment(ramp, 64, seed)[0, 32].tolist() for seed in range(400)]
+    flipped = [row[20] > row[40] for row in made]
+    assert 160 < sum(flipped) < 240
+    shifts = {row[32] - 132 for row, flip in zip(made, flipped, strict=True) if not flip}
+    assert shifts == set(range(-10, 11))
+
+
+def test_the_published_schedule_at_120_epochs() -> None:
+    steps = 50
+
+    def rate(epoch: int) -> float:
+        return 1e-4 * lr_factor((epoch - 1) * steps + 3, 120 * steps)
+
+    assert rate(1) == pytest.approx(1.09e-5)
+    assert rate(10) == rate(19) == pytest.approx(1e-4)
+    decays = (20, 30, 45, 60, 75, 90, 105, 120)
+    for count, epoch in enumerate(decays, start=1):
+        assert rate(epoch) == pytest.approx(1e-4 * 0.6**count)
+        assert rate(epoch - 1) == pytest.approx(1e-4 * 0.6 ** (count - 1))
+
+
+def test_short_runs_go_through_the_same_schedule() -> None:
+    factors = [lr_factor(step, 240) for step in range(240)]
+    assert factors[0] == pytest.approx(0.109)
+    assert max(factors) == 1
+    assert factors[-1] == pytest.approx(0.6**8)
+    assert lr_factor(0, 1) > 0
+
+
+@pytest.mark.parametrize("name", ["paper", "release", "default"])
+def test_recipes_are_read_and_written(name: str, tmp_path: Path) -> None:
+    recipe = read_recipe(name)
+    (tmp_path / "again.toml").write_text(to_toml(recipe))
+    assert read_recipe(str(tmp_path / "again.toml")) == recipe
+
+
+def test_the_paper_is_the_default_of_every_key() -> None:
+    assert read_recipe("paper") == Recipe()
+    weights = Weights()
+    assert (weights.restoration, weights.dark_channel, weights.total_variation, weights.self_constraint) == (
+        1,
+        1e-5,
+        1e-5,
+        300,
+    )
+
+
+def test_changes_by_key() -> None:
+    changes = [
+        "epochs=3",
+        "weights.triplet=0",
+        "pretrained=false",
+        "backbone=resnet18",
+        "weights.dark_channel=1e-6",
+    ]
+    recipe = read_recipe("paper", changes)
+    assert (recipe.epochs, recipe.weights.triplet, recipe.pretrained, recipe.backbone) == (
+        3,
+        0.0,
+        False,
+        "resnet18",
+    )
+    assert recipe.weights.dark_channel == 1e-6
+    assert read_recipe("paper", ["pretrained=weights.pth"]).pretrained == "weights.pth"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("epoch=3", "did you mean epochs"),
+        ("weights.triplt=3", r"did you mean weights\.triplet"),
+        ("epochs=three", "is not int"),
+        ("epochs=true", "is not int"),
+        ("epochs", "KEY=VALUE"),
+        ("image_size=100", "multiple of 32"),
+        ("shared_stage=6", "2 to 5"),
+        ("weights=3", "table"),
+        ("restoration_norm=l3", "one of"),
+    ],
+)
+def test_a_misspelt_key_or_value_is_an_error(change: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        read_recipe("paper", [change])
+
+
+def test_a_file_that_is_no_recipe_is_named(tmp_path: Path) -> None:
+    (tmp_path / "x.toml").write_text("a = = 3")
+    with pytest.raises(ConfigError, match=r"x\.toml: not a recipe"):
+        read_recipe(str(tmp_path / "x.toml"))
+    with pytest.raises(ConfigError, match="somewhere"):
+        from_dict({"nothing": np.pi}, "somewhere")
