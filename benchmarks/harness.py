@@ -1,0 +1,102 @@
+"""What every benchmark shares: options, rotation of rivals, medians, and JSON with the machine and versions."""
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
+PHOTOGRAPHS = ROOT.parent / "shared/data/two-camera-vehicles"
+PACKAGES = (
+    "numpy",
+    "h5py",
+    "simplejpeg",
+    "opencv-python-headless",
+    "pillow",
+    "zstandard",
+    "torch",
+    "torchvision",
+    "timm",
+)
+
+
+def options(description: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--out", type=Path, help="where the JSON goes; stdout has it too")
+    parser.add_argument("--images", type=Path, default=PHOTOGRAPHS, help="a folder in VERI-Wild's layout")
+    parser.add_argument("--rounds", type=int, default=5)
+    return parser.parse_args()
+
+
+def source_folder(images: Path, scratch: Path) -> Path:
+    """`images`, or drawn vehicles where it is not there."""
+    if images.is_dir():
+        return images
+    import drawn_vehicles
+
+    drawn_vehicles.write_clear(scratch / "drawn", vehicles=100, views=8)
+    return scratch / "drawn"
+
+
+def rotate(rivals: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each rival: one warm-up each, then `rounds` times in turn."""
+    for work in rivals.values():
+        work()
+    seconds: dict[str, list[float]] = {name: [] for name in rivals}
+    for _ in range(rounds):
+        for name, work in rivals.items():
+            started = time.perf_counter()
+            work()
+            seconds[name].append(time.perf_counter() - started)
+    return seconds
+
+
+def summary(seconds: list[float], count: int = 1) -> dict[str, float]:
+    """Median and range, per item of `count`, in microseconds."""
+    scale = 1e6 / count
+    return {
+        "median_us": round(statistics.median(seconds) * scale, 2),
+        "min_us": round(min(seconds) * scale, 2),
+        "max_us": round(max(seconds) * scale, 2),
+    }
+
+
+def ratio(seconds: dict[str, list[float]], top: str, bottom: str) -> float:
+    """Median of the ratios within a round, which cancels slow drifts of the machine."""
+    return round(statistics.median(a / b for a, b in zip(seconds[top], seconds[bottom], strict=True)), 3)
+
+
+def finish(arguments: argparse.Namespace, results: dict[str, Any]) -> None:
+    git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty=+"]
+    commit = subprocess.run(git, capture_output=True, text=True, check=False)
+    cpu = [line.partition(":")[2].strip() for line in _lines(Path("/proc/cpuinfo")) if line.startswith("model name")]
+    report = {
+        "commit": commit.stdout.strip(),
+        "cpu": cpu[0] if cpu else platform.processor(),
+        "cores": len(cpu),
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in PACKAGES},
+        "rounds": arguments.rounds,
+        "results": results,
+    }
+    text = json.dumps(report, indent=1)
+    print(text)
+    if arguments.out:
+        arguments.out.write_text(text + "\n")
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def scratch() -> "tempfile.TemporaryDirectory[str]":
+    return tempfile.TemporaryDirectory(prefix="fvrid-bench-")
