@@ -6,12 +6,9 @@ number of workers, and a build that was stopped goes on where it was.
 """
 
 import math
-import multiprocessing
 import platform
 import time
-from collections.abc import Callable, Iterable
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from itertools import groupby
@@ -22,14 +19,16 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from . import files, images, manifest
+from . import files, images, manifest, pool
 from .depth import DepthEstimator
-from .fog import FogRange, FogSynthesizer
+from .fog import FogDraw, FogRange, FogSynthesizer
 from .images import Codec, Uint8Image
+from .pool import Progress
 from .records import FvridError, ImageRecord, ImageRefused, Listing, Reject, Row
 from .shards import IMAGES_PER_SHARD, SHARD_FORMAT, Shard, ShardWriter, shard_name
 
 PLAN = "build.json"  # lies in the folder while a build is unfinished
+_NO_FOG = FogDraw(math.nan, math.nan)  # of real images
 _VERSIONED = ("fvrid", "h5py", "numpy", "opencv-python-headless", "pillow", "simplejpeg", "zstandard")
 
 
@@ -69,9 +68,6 @@ class BuildSummary:
     seconds: float
 
 
-Progress = Callable[[int], None]  # called with the number of images just finished
-
-
 def build(
     listings: Iterable[Listing], out: Path, recipe: Recipe, workers: int = 1, progress: Progress | None = None
 ) -> BuildSummary:
@@ -94,9 +90,8 @@ def build(
     found = {task.path: task.find() for task in tasks}
     reused = sum(len(task.records) for task in tasks if found[task.path])
     progress(reused)
-    made = _run([task for task in tasks if not found[task.path]], workers, progress)
-
-    shards = [found[task.path] or made[task.path] for task in tasks]
+    made = iter(pool.run([task for task in tasks if not found[task.path]], workers, progress))
+    shards = [found[task.path] or next(made) for task in tasks]
     rows = [row for shard in shards for row in shard.rows]
     rejects += [reject for shard in shards for reject in shard.rejects]
     if not rows:
@@ -142,13 +137,14 @@ def _is_finished(out: Path, plan: str) -> bool:
     advice = "name another --out, or delete the folder."
     if (out / manifest.DATASET).exists():
         if manifest.read_dataset(out)["plan"] == plan:
+            (out / PLAN).unlink(missing_ok=True)  # where a kill came just before its end
             return True
         raise FvridError(f"{out} already holds a dataset that was built otherwise; {advice}")
     files.make_folder(out)
     if (out / PLAN).exists():
         if (out / PLAN).read_text() != plan:
             raise FvridError(f"{out} holds an unfinished build of another kind; {advice}")
-    elif any(out.iterdir()):
+    elif any(path.suffix != files.UNFINISHED for path in out.iterdir()):
         raise FvridError(f"{out} is not empty and holds no dataset; {advice}")
     else:
         files.write_atomic(out / PLAN, plan)
@@ -267,55 +263,12 @@ class ShardTask:
         return FinishedShard(self.path, writer.rows, writer.rejects, files.sha256_file(self.path))
 
 
-def _run(tasks: list[ShardTask], workers: int, progress: Progress) -> dict[Path, FinishedShard]:
-    if workers > 1 and len(tasks) > 1:
-        return _run_in_processes(tasks, workers, progress)
-    finished: list[Future[FinishedShard]] = []
-    with ThreadPoolExecutor(1) as disk:  # writing and hashing a shard overlap with making the next
-        for task in tasks:
-            writer = task.make(progress)
-            for write in finished[-1:]:
-                write.result()  # at most one shard waits in memory
-            finished.append(disk.submit(task.write, writer))
-        return {shard.path: shard for shard in (write.result() for write in finished)}
+class _Read(NamedTuple):
+    """An image that was read: its record, its file's bytes, and (H, W, 3) uint8."""
 
-
-def _run_in_processes(tasks: list[ShardTask], workers: int, progress: Progress) -> dict[Path, FinishedShard]:
-    context = multiprocessing.get_context("spawn")
-    counter = context.Value("q", 0)
-    reported = 0
-    shards: dict[Path, FinishedShard] = {}
-    with ProcessPoolExecutor(
-        min(workers, len(tasks)), context, initializer=_share_counter, initargs=(counter,)
-    ) as pool:
-        waiting: set[Future[FinishedShard]] = {pool.submit(_run_counted, task) for task in tasks}
-        try:
-            while waiting:
-                done, waiting = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
-                progress(counter.value - reported)
-                reported = counter.value
-                shards.update((shard.path, shard) for shard in (future.result() for future in done))
-        except BrokenProcessPool:
-            raise FvridError("a worker process was killed (out of memory?); run again with fewer --workers.") from None
-        finally:
-            pool.shutdown(cancel_futures=True)
-    return shards
-
-
-_counter: Any = None  # in a worker process: the number of images done, shared with the parent
-
-
-def _share_counter(counter: Any) -> None:
-    global _counter
-    _counter = counter
-
-
-def _run_counted(task: ShardTask) -> FinishedShard:
-    def count(done: int) -> None:
-        with _counter.get_lock():
-            _counter.value += done
-
-    return task.write(task.make(count))
+    record: ImageRecord
+    content: bytes
+    image: Uint8Image
 
 
 class _RowMaker:
@@ -330,33 +283,23 @@ class _RowMaker:
         self._levels = np.empty(0, np.uint16)
 
     def add(self, records: list[ImageRecord]) -> None:
+        """Read images and add them to the shard; those that cannot be used are listed as rejects."""
         read = []
         for record in records:
             try:
-                read.append((record, *self._read(record, keep=len(records) > 1)))
+                read.append(self._read(record, keep=len(records) > 1))
             except ImageRefused as error:
                 self._refuse(record, error)
-        if self._recipe.depth is None:
-            for record, content, image in read:
-                self._writer.add(self._row(record, content, image), foggy=content)
-        elif read:
-            taken, contents, pictures = map(list, zip(*read, strict=True))
-            try:
-                depths = self._recipe.depth.predict(pictures, taken)
-            except ImageRefused as error:
-                if len(taken) == 1:
-                    return self._refuse(taken[0], error)
-                for record in taken:  # find out which it was
-                    self.add([record])
-                return None
-            for record, content, image, depth in zip(taken, contents, pictures, depths, strict=True):
-                self._add_foggy(record, content, image, depth)
-        return None
+        if self._recipe.depth is not None:
+            self._add_foggy(read)
+        else:
+            for one in read:
+                self._writer.add(self._row(one), foggy=one.content)
 
     def _refuse(self, record: ImageRecord, error: ImageRefused) -> None:
         self._writer.rejects.append(Reject(record.source, record.source_path, str(error)))
 
-    def _read(self, record: ImageRecord, keep: bool) -> tuple[bytes, Uint8Image]:
+    def _read(self, record: ImageRecord, keep: bool) -> _Read:
         try:
             content = record.path.read_bytes()
         except OSError as error:
@@ -365,45 +308,48 @@ class _RowMaker:
         images.check_size(image)
         if image.size > self._buffer.size:
             self._buffer = np.empty(2 * image.size, np.uint8)
-        return content, image
+        return _Read(record, content, image)
 
-    def _row(
-        self,
-        record: ImageRecord,
-        content: bytes,
-        image: Uint8Image,
-        depth: str = "",
-        beta: float = math.nan,
-        airlight: float = math.nan,
-    ) -> Row:
-        height, width = image.shape[:2]
+    def _add_foggy(self, read: list[_Read]) -> None:
+        recipe, writer = self._recipe, self._writer
+        assert recipe.fog is not None and recipe.depth is not None
+        try:
+            depths = recipe.depth.predict([one.image for one in read], [one.record for one in read])
+        except ImageRefused as error:
+            if len(read) == 1:
+                self._refuse(read[0].record, error)
+            else:  # find out which it was
+                for one in read:
+                    self._add_foggy([one])
+            return
+        for one, depth in zip(read, depths, strict=True):
+            draw = recipe.fog.draw(recipe.seed, one.record.image_id)
+            levels = self._quantize(depth)
+            foggy = images.encode(self._fog(one.image, levels, draw), recipe.codec)
+            row = self._row(one, recipe.depth.name, draw)
+            writer.add(row, foggy, clear=one.content, depth=levels)
+
+    def _row(self, read: _Read, depth: str = "", draw: FogDraw = _NO_FOG) -> Row:
+        record = read.record
+        height, width = read.image.shape[:2]
         return Row(
             image_id=record.image_id,
             domain=self._recipe.domain,
             source=record.source,
             source_path=record.source_path,
-            sha256=files.sha256_bytes(content),
+            sha256=files.sha256_bytes(read.content),
             vehicle_id=record.vehicle_id,
             camera_id=record.camera_id,
-            source_split=record.source_split,
             split=None,
+            source_split=record.source_split,
             shard=self._writer.path.name,
             row=len(self._writer.rows),
             height=height,
             width=width,
             depth=depth,
-            beta=beta,
-            airlight=airlight,
+            beta=draw.beta,
+            airlight=draw.airlight,
         )
-
-    def _add_foggy(self, record: ImageRecord, content: bytes, image: Uint8Image, depth: images.FloatArray) -> None:
-        recipe = self._recipe
-        assert recipe.fog is not None and recipe.depth is not None
-        draw = recipe.fog.draw(recipe.seed, record.image_id)
-        levels = self._quantize(depth)
-        foggy = images.encode(self._fog(image, levels, draw), recipe.codec)
-        row = self._row(record, content, image, depth=recipe.depth.name, beta=draw.beta, airlight=draw.airlight)
-        self._writer.add(row, foggy, clear=content, depth=levels)
 
     def _quantize(self, depth: images.FloatArray) -> NDArray[np.uint16]:
         """[0, 1] -> 16 bits, rounded to nearest; valid until the next call."""

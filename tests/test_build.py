@@ -109,6 +109,20 @@ def test_the_same_build_again_changes_nothing(built: Path, listing: Listing, rec
     assert content(built) == before
 
 
+def test_a_kill_in_the_first_or_last_moment_leaves_what_can_be_gone_on_with(
+    tmp_path: Path, listing: Listing, recipe: build.Recipe
+) -> None:
+    build.build([listing], tmp_path / "whole", recipe)
+    (tmp_path / "first").mkdir()
+    (tmp_path / "first" / (build.PLAN + ".part")).write_text("abc")
+    (tmp_path / "first" / "shard-00000.h5.part").write_bytes(b"half")
+    build.build([listing], tmp_path / "first", recipe)
+    assert content(tmp_path / "first") == content(tmp_path / "whole")
+    (tmp_path / "first" / build.PLAN).write_text("left over")
+    build.build([listing], tmp_path / "first", recipe)
+    assert content(tmp_path / "first") == content(tmp_path / "whole")
+
+
 def test_another_build_in_the_same_folder_is_refused(built: Path, listing: Listing, recipe: build.Recipe) -> None:
     before = content(built)
     with pytest.raises(FvridError, match="already holds a dataset"):

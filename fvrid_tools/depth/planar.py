@@ -36,10 +36,11 @@ def planar_depth(height: int, width: int) -> FloatArray:
     """
     y: FloatArray = (np.arange(height, dtype=np.float32) + np.float32(0.5)) / np.float32(height)  # 0 top, 1 bottom
     plane, board = _depth_of_row(y), _depth_of_row(np.float32(CONTACT))
-    share = np.clip((ROOF - y) / ROOF, 0, 1)
+    share = np.maximum(1 - y / np.float32(ROOF), 0)
     share = share * share * (3 - 2 * share)  # 0 on the vehicle, 1 at the top row
     rows = np.minimum(plane, board) + share * np.maximum(plane - board, 0)
-    depth: FloatArray = np.repeat(rows.astype(np.float32)[:, None], width, axis=1)
+    depth: FloatArray = np.empty((height, width), np.float32)
+    depth[:] = rows[:, None]
     depth.setflags(write=False)
     return depth
 
