@@ -36,6 +36,13 @@ class Weights:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Fog:
+    """Where the fog of synthetic training images comes from."""
+
+    redraw: bool = False  # beta and A drawn anew for every visit, from the dataset's ranges, instead of the stored fog
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """Everything that decides a training run. The defaults are the paper's, see manifests/paper.toml."""
 
@@ -59,6 +66,7 @@ class Recipe:
     workers: int = 2  # processes that decode images; their number changes no number
     device: str = "auto"  # "auto" takes a GPU where there is one
     weights: Weights = field(default_factory=Weights)
+    fog: Fog = field(default_factory=Fog)
 
     def __post_init__(self) -> None:
         checks = {
@@ -77,6 +85,9 @@ class Recipe:
         for sentence, holds in checks.items():
             if not holds:
                 raise ConfigError(f"{sentence}.")
+
+
+_TABLES: dict[str, type] = {"weights": Weights, "fog": Fog}
 
 
 def read_recipe(name_or_path: str, changes: Iterable[str] = ()) -> Recipe:
@@ -116,29 +127,32 @@ def _set(values: dict[str, Any], change: str) -> None:
     *tables, last = key.strip().split(".")
     for table in tables:
         values = values.setdefault(table, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f"--set {change}: {table} is not a table.")
     values[last] = value
 
 
 def from_dict(values: dict[str, Any], where: str) -> Recipe:
     """A recipe of nested dicts; `where` is named in errors."""
     values = dict(values)
-    weights = values.pop("weights", {})
-    if not isinstance(weights, dict):
-        raise ConfigError(f"{where}: weights is a table, as in weights.triplet=1.")
+    parts: dict[str, Any] = {}
+    for table, kind in _TABLES.items():
+        part = values.pop(table, {})
+        if not isinstance(part, dict):
+            raise ConfigError(f"{where}: {table} is a table; set one of its keys, as in weights.triplet=1.")
+        parts[table] = kind(**_checked(kind, part, where, f"{table}."))
+    fields = _checked(Recipe, values, where)
     try:
-        return Recipe(
-            **_checked(Recipe, values, where),
-            weights=Weights(**_checked(Weights, weights, where, "weights.")),
-        )
+        return Recipe(**fields, **parts)
     except ConfigError as error:
-        raise ConfigError(str(error) if where in str(error) else f"{where}: {error}") from None
+        raise ConfigError(f"{where}: {error}") from None
 
 
 def _checked(kind: type, values: dict[str, Any], where: str, prefix: str = "") -> dict[str, Any]:
     known = get_type_hints(kind)
     checked = {}
     for key, value in values.items():
-        if key not in known or key == "weights":
+        if key not in known or key in _TABLES:
             nearest = difflib.get_close_matches(key, known, n=1)
             hint = f"; did you mean {prefix}{nearest[0]}?" if nearest else f"; known are {', '.join(known)}."
             raise ConfigError(f"{where}: there is no key {prefix}{key}{hint}")
@@ -155,6 +169,8 @@ def _checked(kind: type, values: dict[str, Any], where: str, prefix: str = "") -
 def to_toml(recipe: Recipe) -> str:
     """The recipe, every key, as TOML that `read_recipe` takes."""
     values = dataclasses.asdict(recipe)
-    weights = values.pop("weights")
+    tables = {name: values.pop(name) for name in _TABLES}
     lines = [f"{key} = {json.dumps(value)}" for key, value in values.items()]
-    return "\n".join([*lines, "", "[weights]", *(f"{key} = {json.dumps(value)}" for key, value in weights.items()), ""])
+    for name, table in tables.items():
+        lines += ["", f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in table.items())]
+    return "\n".join([*lines, ""])

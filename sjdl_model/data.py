@@ -18,18 +18,30 @@ from .samplers import PKSampler, Steps, Visit
 
 
 class Batch(NamedTuple):
-    """Images of one domain; `clear` is None in the real one."""
+    """Images of one domain; `clear` is None in the real one. Images are uint8 before `to`, float32 in [0, 1] after."""
 
-    foggy: Tensor  # (B, 3, S, S) float32 in [0, 1] after `to`
-    clear: Tensor | None  # the same
+    foggy: Tensor  # (B, 3, S, S)
+    clear: Tensor | None  # (B, 3, S, S)
     label: Tensor  # (B,) int64, 0..N-1
     position: Tensor  # (B,) int64, in the training set
+    depth: Tensor | None = None  # (B, 1, S, S) float32 in [0, 1], where the fog is to be drawn anew
+    fog: Tensor | None = None  # (B, 2) float32, beta and A, where it is
 
     def to(self, device: torch.device) -> "Batch":
-        """Move to the device and turn images to float there, where it is cheap; channels last, as is the network."""
+        """Move to the device; there, where it is cheap, turn images to float (channels last, as is the network), add fog."""
         clear = None if self.clear is None else _to_float(self.clear, device)
         label, position = (tensor.to(device, non_blocking=True) for tensor in (self.label, self.position))
-        return Batch(_to_float(self.foggy, device), clear, label, position)
+        if clear is None or self.depth is None or self.fog is None:
+            return Batch(_to_float(self.foggy, device), clear, label, position)
+        depth, fog = (tensor.to(device, non_blocking=True) for tensor in (self.depth, self.fog))
+        return Batch(add_fog(clear, depth, fog), clear, label, position)
+
+
+def add_fog(clear: Tensor, depth: Tensor, fog: Tensor) -> Tensor:
+    """`fvrid_tools.add_fog` (Eq. 1) of a batch.  clear: (B, 3, H, W).  depth: (B, 1, H, W).  fog: (B, 2), beta and A."""
+    beta, airlight = fog[:, :, None, None, None].unbind(1)  # (B, 1, 1, 1)
+    t = torch.exp(-beta * depth)
+    return clear * t + airlight * (1 - t)
 
 
 def _to_float(images: Tensor, device: torch.device) -> Tensor:
@@ -38,21 +50,22 @@ def _to_float(images: Tensor, device: torch.device) -> Tensor:
 
 
 @dataclass(frozen=True)
-class TrainingSet(Dataset[tuple[Tensor, ...]]):
+class TrainingSet(Dataset[Batch]):
     """The images of a dataset's training vehicles with contiguous labels."""
 
     data: FvridDataset
     labels: list[int]  # of each image
     size: int  # pixels
+    redraw: bool = False  # give depth and a draw of the fog as well
 
     @classmethod
-    def of(cls, data: FvridDataset, size: int) -> "TrainingSet":
+    def of(cls, data: FvridDataset, size: int, redraw: bool = False) -> "TrainingSet":
         """The "train" split of `data`. Raises DataError where it is empty."""
         train = data.select(split="train")
         if not len(train):
             raise DataError(f"{data.folder} has no training images; run fvrid split {data.folder} first")
         names = {identity: label for label, identity in enumerate(sorted({row.identity for row in train.rows}))}
-        return cls(train, [names[row.identity] for row in train.rows], size)
+        return cls(train, [names[row.identity] for row in train.rows], size, redraw)
 
     @property
     def num_vehicles(self) -> int:
@@ -61,23 +74,41 @@ class TrainingSet(Dataset[tuple[Tensor, ...]]):
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, visit: Visit) -> tuple[Tensor, ...]:
-        """(foggy and, in the synthetic domain, clear, each (3, S, S) uint8; label; position)."""
+    def __getitem__(self, visit: Visit) -> Batch:
+        """One image, without the leading B."""
         sample = self.data[visit.image]
         scene = [sample.foggy] if sample.clear is None else [sample.foggy, sample.clear]
         channels = torch.from_numpy(np.concatenate(scene, axis=2)).permute(2, 0, 1)
         images = torch.split(transforms.augment(channels, self.size, visit.seed), 3)
-        return *images, torch.tensor(self.labels[visit.image]), torch.tensor(visit.image)
+        return Batch(
+            foggy=images[0],
+            clear=images[1] if len(images) > 1 else None,
+            label=torch.tensor(self.labels[visit.image]),
+            position=torch.tensor(visit.image),
+            **self._redrawn(sample, visit.seed),
+        )
+
+    def _redrawn(self, sample: Sample, seed: int) -> dict[str, Tensor]:
+        if not self.redraw or sample.depth is None:
+            return {}
+        draws = np.random.default_rng([seed, 1])  # another stream than the augmentation's
+        ranges = self.data.info["fog"]
+        fog = [draws.uniform(*ranges[name]) for name in ("beta", "airlight")]
+        depth = torch.from_numpy(sample.depth)[None]
+        return {
+            "depth": transforms.augment(depth, self.size, seed).clamp(0, 1),
+            "fog": torch.tensor(fog, dtype=torch.float32),
+        }
 
 
-def _collate(items: Sequence[tuple[Tensor, ...]]) -> Batch:
-    *images, label, position = (torch.stack(column) for column in zip(*items, strict=True))
-    return Batch(images[0], images[1] if len(images) > 1 else None, label, position)
+def _collate(items: Sequence[Batch]) -> Batch:
+    columns = zip(*items, strict=True)
+    return Batch._make(None if column[0] is None else torch.stack(column) for column in columns)
 
 
 def training_batches(
     training: TrainingSet, sampler: PKSampler, steps: Sequence[int], workers: int, pin: bool
-) -> DataLoader[tuple[Tensor, ...]]:
+) -> DataLoader[Batch]:
     """The batches of the given steps, in order; each is the same whatever the number of workers."""
     return DataLoader(
         training,

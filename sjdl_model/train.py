@@ -95,7 +95,7 @@ class _Domains:
             if dataset is not None and dataset.info["domain"] != domain:
                 raise DataError(f"{dataset.folder} is not of the {domain} domain; --data is synthetic, --real real.")
         self._recipe = recipe
-        self._synthetic = TrainingSet.of(data, recipe.image_size)
+        self._synthetic = TrainingSet.of(data, recipe.image_size, recipe.fog.redraw)
         self._real = None if real is None else TrainingSet.of(real, recipe.image_size)
         self._samplers = [
             PKSampler(training.labels, recipe.p, recipe.k, recipe.seed + offset)

@@ -9,7 +9,7 @@ PADDING = 10  # pixels on each side before the random crop
 
 
 def resize(images: Tensor, size: int) -> Tensor:
-    """(C, H, W) uint8 -> (C, size, size) uint8, bilinear with antialiasing."""
+    """(C, H, W) -> (C, size, size), uint8 or float32, bilinear with antialiasing."""
     resized: Tensor = F.resize(images, [size, size], antialias=True)
     return resized
 
@@ -17,7 +17,7 @@ def resize(images: Tensor, size: int) -> Tensor:
 def augment(images: Tensor, size: int, seed: int) -> Tensor:
     """Resize, flip with probability 1/2, pad by PADDING (black) and crop at random: all from `seed`.
 
-    images: (C, H, W) uint8, the channels of one or several images of a scene.  -> (C, size, size) uint8.
+    images: (C, H, W) uint8 or float32, the channels of one or several images of a scene.  -> (C, size, size).
     """
     draws = np.random.default_rng(seed)
     images = resize(images, size)

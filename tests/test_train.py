@@ -152,6 +152,34 @@ def test_without_weights_of_the_image_terms_no_firm_is_run(built: Path) -> None:
     assert total(found, recipe.weights).item() == pytest.approx(sum(term.item() for term in found.values()))
 
 
+def test_fog_drawn_anew_is_add_fog_and_another_at_every_visit(built: Path) -> None:
+    from sjdl_model.data import training_batches
+
+    data = fvrid_tools.open_dataset(built)
+    stored, redrawn = (TrainingSet.of(data, 64, redraw) for redraw in (False, True))
+    sampler = PKSampler(stored.labels, 3, 2, 0)
+    (old,), (new,) = (training_batches(training, sampler, [0], 0, pin=False) for training in (stored, redrawn))
+    assert torch.equal(old.clear, new.clear)
+    draws = new.fog.numpy()
+    assert ((draws >= [0.4, 0.5]) & (draws <= [1.6, 1])).all()
+    assert len({tuple(draw) for draw in draws.tolist()}) == 6
+    batch = new.to(torch.device("cpu"))
+    for i, (beta, airlight) in enumerate(draws):
+        clear, depth = new.clear[i].permute(1, 2, 0).numpy() / 255, new.depth[i, 0].numpy()
+        expected = fvrid_tools.add_fog(clear, depth, beta, airlight)
+        assert abs(batch.foggy[i].permute(1, 2, 0).numpy() - expected).max() < 1e-5
+    # with the stored beta and A it is the stored fog, up to JPEG and resizing
+    rows = [redrawn.data.rows[position] for position in new.position]
+    again = new._replace(fog=torch.tensor([(row.beta, row.airlight) for row in rows])).to(torch.device("cpu"))
+    assert (again.foggy - old.to(torch.device("cpu")).foggy).abs().mean() < 0.02
+
+
+def test_training_with_fog_drawn_anew_runs(trained: Path, built: Path, built_real: Path, tmp_path: Path) -> None:
+    again = run(built, built_real, tmp_path / "run", "fog.redraw=true")
+    name = "backbone.stages.conv1.weight"
+    assert not torch.equal(load_file(trained / WEIGHTS)[name], load_file(again / WEIGHTS)[name])
+
+
 def test_a_loss_that_is_not_finite_stops_the_run(built: Path, tmp_path: Path) -> None:
     with pytest.raises(FloatingPointError, match="not finite"):
         run(built, None, tmp_path / "run", "lr=1e30", "steps_per_epoch=6")

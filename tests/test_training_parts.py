@@ -141,6 +141,8 @@ def test_changes_by_key() -> None:
         ("image_size=100", "multiple of 32"),
         ("shared_stage=6", "2 to 5"),
         ("weights=3", "table"),
+        ("fog.redrawn=true", r"did you mean fog\.redraw"),
+        ("epochs.x=1", "is not a table"),
         ("restoration_norm=l3", "one of"),
     ],
 )
