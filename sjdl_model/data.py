@@ -28,7 +28,7 @@ class Batch(NamedTuple):
     fog: Tensor | None = None  # (B, 2) float32, beta and A, where it is
 
     def to(self, device: torch.device) -> "Batch":
-        """Move to the device; there, where it is cheap, turn images to float (channels last, as is the network), add fog."""
+        """Move to the device; there, where it is cheap, turn images to float (channels last) and add fog."""
         clear = None if self.clear is None else _to_float(self.clear, device)
         label, position = (tensor.to(device, non_blocking=True) for tensor in (self.label, self.position))
         if clear is None or self.depth is None or self.fog is None:
@@ -38,7 +38,7 @@ class Batch(NamedTuple):
 
 
 def add_fog(clear: Tensor, depth: Tensor, fog: Tensor) -> Tensor:
-    """`fvrid_tools.add_fog` (Eq. 1) of a batch.  clear: (B, 3, H, W).  depth: (B, 1, H, W).  fog: (B, 2), beta and A."""
+    """`fvrid_tools.add_fog` (Eq. 1) of a batch. clear: (B, 3, H, W). depth: (B, 1, H, W). fog: (B, 2), beta and A."""
     beta, airlight = fog[:, :, None, None, None].unbind(1)  # (B, 1, 1, 1)
     t = torch.exp(-beta * depth)
     return clear * t + airlight * (1 - t)
