@@ -24,7 +24,7 @@ def layouts(contents: list[bytes], folder: Path, rounds: int) -> dict[str, objec
             data[i] = np.frombuffer(content, np.uint8)
     writer = ShardWriter(paths["blob"], ("foggy",))
     for content in contents:
-        writer._append("foggy", content)
+        writer._blobs["foggy"].append(content)
     writer.write("")
     order = np.random.default_rng(0).permutation(len(contents)).tolist()
     vlen, blob, shard = (

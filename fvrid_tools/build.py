@@ -271,16 +271,36 @@ class _Read(NamedTuple):
     image: Uint8Image
 
 
+class _Scratch:
+    """Buffers that are kept from image to image and from shard to shard; a process makes one shard at a time."""
+
+    def __init__(self) -> None:
+        self.fog = FogSynthesizer()
+        self.pixels = np.empty(0, np.uint8)
+        self._scaled = np.empty(0, np.float32)
+        self._levels = np.empty(0, np.uint16)
+
+    def quantize(self, depth: images.FloatArray) -> NDArray[np.uint16]:
+        """[0, 1] -> 16 bits, rounded to nearest; valid until the next call."""
+        if self._scaled.size < depth.size:
+            self._scaled, self._levels = np.empty(depth.size, np.float32), np.empty(depth.size, np.uint16)
+        scaled = self._scaled[: depth.size].reshape(depth.shape)
+        levels = self._levels[: depth.size].reshape(depth.shape)
+        np.multiply(depth, np.float32(65535), out=scaled)
+        scaled += np.float32(0.5)
+        np.copyto(levels, scaled, casting="unsafe")
+        return levels
+
+
+_scratch = _Scratch()
+
+
 class _RowMaker:
-    """Source file -> decoded -> depth -> fog -> encoded -> row, with buffers kept between images."""
+    """Source file -> decoded -> depth -> fog -> encoded -> row."""
 
     def __init__(self, recipe: Recipe, writer: ShardWriter) -> None:
         self._recipe = recipe
         self._writer = writer
-        self._fog = FogSynthesizer()
-        self._buffer = np.empty(0, np.uint8)
-        self._scaled = np.empty(0, np.float32)
-        self._levels = np.empty(0, np.uint16)
 
     def add(self, records: list[ImageRecord]) -> None:
         """Read images and add them to the shard; those that cannot be used are listed as rejects."""
@@ -304,10 +324,10 @@ class _RowMaker:
             content = record.path.read_bytes()
         except OSError as error:
             raise ImageRefused(f"cannot be read: {error.strerror}") from None
-        image = images.decode(content, buffer=None if keep else self._buffer)
+        image = images.decode(content, buffer=None if keep else _scratch.pixels)
         images.check_size(image)
-        if image.size > self._buffer.size:
-            self._buffer = np.empty(2 * image.size, np.uint8)
+        if image.size > _scratch.pixels.size:
+            _scratch.pixels = np.empty(2 * image.size, np.uint8)
         return _Read(record, content, image)
 
     def _add_foggy(self, read: list[_Read]) -> None:
@@ -324,8 +344,8 @@ class _RowMaker:
             return
         for one, depth in zip(read, depths, strict=True):
             draw = recipe.fog.draw(recipe.seed, one.record.image_id)
-            levels = self._quantize(depth)
-            foggy = images.encode(self._fog(one.image, levels, draw), recipe.codec)
+            levels = _scratch.quantize(depth)
+            foggy = images.encode(_scratch.fog(one.image, levels, draw), recipe.codec)
             row = self._row(one, recipe.depth.name, draw)
             writer.add(row, foggy, clear=one.content, depth=levels)
 
@@ -350,14 +370,3 @@ class _RowMaker:
             beta=draw.beta,
             airlight=draw.airlight,
         )
-
-    def _quantize(self, depth: images.FloatArray) -> NDArray[np.uint16]:
-        """[0, 1] -> 16 bits, rounded to nearest; valid until the next call."""
-        if self._scaled.size < depth.size:
-            self._scaled, self._levels = np.empty(depth.size, np.float32), np.empty(depth.size, np.uint16)
-        scaled = self._scaled[: depth.size].reshape(depth.shape)
-        levels = self._levels[: depth.size].reshape(depth.shape)
-        np.multiply(depth, np.float32(65535), out=scaled)
-        scaled += np.float32(0.5)
-        np.copyto(levels, scaled, casting="unsafe")
-        return levels

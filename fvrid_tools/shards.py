@@ -19,7 +19,7 @@ import mmap
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import h5py
 import numpy as np
@@ -79,33 +79,70 @@ class ShardWriter:
         self.path = path
         self.rows: list[Row] = []
         self.rejects: list[Reject] = []
-        self._blobs = {column: bytearray() for column in columns}
-        self._offsets = {column: [0] for column in columns}
+        self._blobs = {column: _Blob() for column in columns}
         self._compressor = zstandard.ZstdCompressor(level=1)
 
     def add(self, row: Row, foggy: bytes, clear: bytes | None = None, depth: NDArray[np.uint16] | None = None) -> None:
         """Append an image. Clear and depth are given exactly where the shard has those columns."""
         self.rows.append(row)
-        self._append("foggy", foggy)
+        self._blobs["foggy"].append(foggy)
         if clear is not None:
-            self._append("clear", clear)
+            self._blobs["clear"].append(clear)
         if depth is not None:
-            self._append("depth", pack_depth(depth, self._compressor))
-
-    def _append(self, column: str, content: bytes) -> None:
-        self._blobs[column] += content
-        self._offsets[column].append(len(self._blobs[column]))
+            self._blobs["depth"].append(pack_depth(depth, self._compressor))
 
     def write(self, plan: str) -> None:
         """Write the file; OSError where the disk does not take it, and then nothing is left."""
-        with atomic_path(self.path) as unfinished, h5py.File(unfinished, "w") as file:
-            file.attrs["format"] = SHARD_FORMAT
-            file.attrs["plan"] = plan
-            _write_table(file, "rows", self.rows, _TEXT_FIELDS, _NUMBER_FIELDS)
-            _write_table(file, "rejects", self.rejects, _REJECT_FIELDS, {})
-            for name, blob in self._blobs.items():
-                file.create_dataset(f"{name}/offsets", data=np.array(self._offsets[name], "<u8"))
-                file.create_dataset(f"{name}/bytes", data=np.frombuffer(blob, np.uint8))
+        with atomic_path(self.path) as unfinished:
+            places = {}
+            with h5py.File(unfinished, "w") as file:
+                file.attrs["format"] = SHARD_FORMAT
+                file.attrs["plan"] = plan
+                _write_table(file, "rows", self.rows, _TEXT_FIELDS, _NUMBER_FIELDS)
+                _write_table(file, "rejects", self.rejects, _REJECT_FIELDS, {})
+                for name, blob in self._blobs.items():
+                    file.create_dataset(f"{name}/offsets", data=np.array(blob.offsets, "<u8"))
+                    places[name] = _reserve(file, f"{name}/bytes", blob.offsets[-1])
+            with unfinished.open("r+b") as raw:  # HDF5 would keep Python's lock while it writes megabytes
+                for name, blob in self._blobs.items():
+                    raw.seek(places[name])
+                    raw.write(blob.content())
+        for blob in self._blobs.values():
+            blob.release()
+
+
+def _reserve(file: h5py.File, name: str, size: int) -> int:
+    """Make a contiguous uint8 dataset without writing to it; returns where in the file it begins."""
+    properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    return file.create_dataset(name, (size,), np.uint8, dcpl=properties).id.get_offset() or 0
+
+
+class _Blob:
+    """Bytes one after another, in memory that shards hand on: the first touch of a page costs more than a copy."""
+
+    _spare: ClassVar[list[NDArray[np.uint8]]] = []
+
+    def __init__(self) -> None:
+        self._memory = self._spare.pop() if self._spare else np.empty(1 << 20, np.uint8)
+        self.offsets = [0]
+
+    def append(self, content: bytes) -> None:
+        start = self.offsets[-1]
+        end = start + len(content)
+        if end > self._memory.size:
+            larger = np.empty(2 * end, np.uint8)
+            larger[:start] = self._memory[:start]
+            self._memory = larger
+        self._memory[start:end] = np.frombuffer(content, np.uint8)
+        self.offsets.append(end)
+
+    def content(self) -> NDArray[np.uint8]:
+        return self._memory[: self.offsets[-1]]
+
+    def release(self) -> None:
+        self._spare.append(self._memory)
 
 
 def _write_table(file: h5py.File, name: str, items: list[Any], text: Iterable[str], numbers: dict[str, str]) -> None:

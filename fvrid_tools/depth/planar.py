@@ -23,26 +23,29 @@ class Planar:
     batch_size: int = 1
 
     def predict(self, images: Sequence[Uint8Image], records: Sequence[ImageRecord]) -> list[FloatArray]:
-        """(H, W, 3) each -> (H, W) float32 each, read-only."""
+        """(H, W, 3) each -> (H, W) float32 each."""
         return [planar_depth(*image.shape[:2]) for image in images]
 
 
-@lru_cache(maxsize=64)
 def planar_depth(height: int, width: int) -> FloatArray:
     """(height, width) float32: log-normalised distance, the same along a row, never nearer further up.
 
     From the tyres up to the vehicle's middle it stands upright at one distance; below, the plane comes nearer;
     above, depth goes over smoothly to the plane's. An outline is left out: a wrong one would show in the fog.
     """
+    depth: FloatArray = np.empty((height, width), np.float32)
+    depth[:] = _profile(height)[:, None]
+    return depth
+
+
+@lru_cache(maxsize=4096)
+def _profile(height: int) -> FloatArray:
+    """(height,): the depth of each row."""
     y: FloatArray = (np.arange(height, dtype=np.float32) + np.float32(0.5)) / np.float32(height)  # 0 top, 1 bottom
     plane, board = _depth_of_row(y), _depth_of_row(np.float32(CONTACT))
     share = np.maximum(1 - y / np.float32(ROOF), 0)
     share = share * share * (3 - 2 * share)  # 0 on the vehicle, 1 at the top row
-    rows = np.minimum(plane, board) + share * np.maximum(plane - board, 0)
-    depth: FloatArray = np.empty((height, width), np.float32)
-    depth[:] = rows[:, None]
-    depth.setflags(write=False)
-    return depth
+    return np.asarray(np.minimum(plane, board) + share * np.maximum(plane - board, 0), dtype=np.float32)
 
 
 def _depth_of_row(y: FloatArray | np.float32) -> FloatArray:
