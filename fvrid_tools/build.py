@@ -78,13 +78,15 @@ def build(
     """
     started = time.monotonic()
     progress = progress or (lambda count: None)
+    listings = list(listings)
     records, rejects = _merge(listings)
+    command = _command(recipe, [listing.options for listing in listings])
     chunks = [records[i : i + IMAGES_PER_SHARD] for i in range(0, len(records), IMAGES_PER_SHARD)]
     plan = _plan(recipe, records, rejects)
     if _is_finished(out, plan):
         rows = manifest.read_manifest(out)
         progress(len(records))
-        return _summary(rows, _count_rejects(out), len(rows), started)
+        return _summary(rows, manifest.read_dataset(out)["rejects"], len(rows), started)
 
     tasks = [ShardTask(out / shard_name(i), _plan(recipe, part), recipe, part) for i, part in enumerate(chunks)]
     found = {task.path: task.find() for task in tasks}
@@ -98,7 +100,7 @@ def build(
         reasons = "; ".join(sorted({reject.reason for reject in rejects})[:3])
         _clear(out, tasks)
         raise FvridError(f"none of the {len(rejects)} images can be used ({reasons}).")
-    _publish(out, plan, recipe, rows, rejects, shards)
+    _publish(out, plan, recipe, command, rows, rejects, shards)
     return _summary(rows, len(rejects), reused, started)
 
 
@@ -136,7 +138,12 @@ def _is_finished(out: Path, plan: str) -> bool:
     """Whether `out` holds this very dataset; prepares the folder where it is new or the build unfinished."""
     advice = "name another --out, or delete the folder."
     if (out / manifest.DATASET).exists():
-        if manifest.read_dataset(out)["plan"] == plan:
+        info = manifest.read_dataset(out)
+        if info["plan"] == plan:
+            for shard in info["shards"]:
+                path = files.inside(out, shard["name"])
+                if not path.exists() or path.stat().st_size != shard["bytes"]:
+                    raise FvridError(f"{path}: not what was built (see fvrid verify); delete {out} and build again.")
             (out / PLAN).unlink(missing_ok=True)  # where a kill came just before its end
             return True
         raise FvridError(f"{out} already holds a dataset that was built otherwise; {advice}")
@@ -151,10 +158,6 @@ def _is_finished(out: Path, plan: str) -> bool:
     return False
 
 
-def _count_rejects(out: Path) -> int:
-    return len((out / manifest.REJECTS).read_text(encoding="utf-8").splitlines()) - 1
-
-
 def _clear(out: Path, tasks: Iterable["ShardTask"]) -> None:
     for path in (*(task.path for task in tasks), out / PLAN):
         path.unlink(missing_ok=True)
@@ -165,17 +168,18 @@ def _publish(
     out: Path,
     plan: str,
     recipe: Recipe,
+    command: str,
     rows: list[Row],
     rejects: list[Reject],
     shards: list["FinishedShard"],
 ) -> None:
-    manifest.write_rejects(out, rejects)
+    rejects_sha256 = manifest.write_rejects(out, rejects)
     manifest_sha256 = manifest.write_manifest(out, rows)
     content = {
         "format": manifest.DATASET_FORMAT,
         "plan": plan,
         **recipe.describe(),
-        "command": _command(recipe, rows),
+        "command": command,
         "versions": versions(),
         "images": len(rows),
         "vehicles": len({row.identity for row in rows}),
@@ -185,20 +189,21 @@ def _publish(
             for s in shards
         ],
         "manifest_sha256": manifest_sha256,
+        "rejects_sha256": rejects_sha256,
         "split": None,
     }
     manifest.write_dataset(out, content)
     (out / PLAN).unlink()
 
 
-def _command(recipe: Recipe, rows: list[Row]) -> str:
+def _command(recipe: Recipe, sources: list[str]) -> str:
     """The command that builds the same again; folders and the number of workers, which change nothing, left out."""
-    sources = " ".join(f"--src {source}" for source in sorted({row.source for row in rows}))
+    options = " ".join(sources)
     if recipe.fog is None or recipe.depth is None:
-        return f"fvrid build-real {sources} --seed {recipe.seed}"
+        return f"fvrid build-real {options} --seed {recipe.seed}"
     beta, airlight = ("{} {}".format(*r) for r in (recipe.fog.beta, recipe.fog.airlight))
     return (
-        f"fvrid build-syn {sources} --depth {recipe.depth.name} --beta {beta} --airlight {airlight}"
+        f"fvrid build-syn {options} --depth {recipe.depth.name} --beta {beta} --airlight {airlight}"
         f" --codec {recipe.codec} --seed {recipe.seed}"
     )
 

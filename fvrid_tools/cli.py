@@ -169,6 +169,8 @@ def _build(
     from .build import build
     from .sources import read_source
 
+    if len(set(names)) < len(names):
+        raise OptionError("a --src may be named once: ids of two would clash; put both below one folder (links do).")
     if roots and len(roots) != len(names):
         raise OptionError(f"{len(roots)} --root for {len(names)} --src: give one for each, in the same order.")
     listings = [

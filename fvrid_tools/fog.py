@@ -66,6 +66,8 @@ def transmission(depth: NDArray[np.floating], beta: float) -> FloatArray:
 
 def add_fog(clear: NDArray[np.floating], depth: NDArray[np.floating], beta: float, airlight: float) -> FloatArray:
     """Eq. 1.  clear: (H, W, 3) float in [0, 1].  depth: (H, W) in [0, 1], 0 nearest.  -> (H, W, 3) float32, [0, 1]."""
+    if not (np.issubdtype(clear.dtype, np.floating) and np.issubdtype(depth.dtype, np.floating)):
+        raise ValueError(f"clear is {clear.dtype} and depth {depth.dtype}: both must be floats in [0, 1]")
     if clear.shape[:2] != depth.shape:
         raise ValueError(f"clear is {clear.shape[:2]} pixels and depth {depth.shape}: they must agree")
     t = transmission(depth, beta)[..., None]  # (H, W, 1)

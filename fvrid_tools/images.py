@@ -41,18 +41,45 @@ def decode(content: bytes | memoryview, buffer: Uint8Image | None = None) -> Uin
     """
     if len(content) == 0:
         raise ImageRefused("the file is empty")
-    head = bytes(content[:65536])
-    if head[:3] == b"\xff\xd8\xff" and head.find(b"Exif\x00") < 0:
-        try:
-            height, width, colorspace, _ = simplejpeg.decode_jpeg_header(content)
-            if colorspace not in ("CMYK", "YCCK") and height * width <= MAX_PIXELS:
-                if buffer is not None and buffer.size < height * width * 3:
-                    buffer = None
-                image: Uint8Image = simplejpeg.decode_jpeg(content, colorspace="RGB", buffer=buffer)
-                return image
-        except ValueError:
-            pass  # Pillow knows more kinds of JPEG, and says better what is wrong
+    if bytes(content[:3]) == b"\xff\xd8\xff":
+        image = _decode_jpeg(content, buffer)
+        if image is not None:
+            return image
     return _decode_with_pillow(bytes(content))
+
+
+def _decode_jpeg(content: bytes | memoryview, buffer: Uint8Image | None) -> Uint8Image | None:
+    """None for what libjpeg-turbo cannot turn into RGB, or finds odd; then Pillow knows more, or says what is wrong."""
+    try:
+        height, width, colorspace, _ = simplejpeg.decode_jpeg_header(content)
+        if colorspace in ("CMYK", "YCCK") or height * width > MAX_PIXELS:
+            return None
+        if buffer is not None and buffer.size < height * width * 3:
+            buffer = None
+        image: Uint8Image = simplejpeg.decode_jpeg(content, colorspace="RGB", buffer=buffer)
+    except ValueError as error:
+        if "premature end" in str(error).lower():
+            raise ImageRefused(f"unreadable: truncated ({error})") from None
+        return None
+    if bytes(content[:65536]).find(b"Exif\x00") >= 0:
+        return _upright(image, bytes(content))
+    return image
+
+
+def _upright(image: Uint8Image, content: bytes) -> Uint8Image:
+    """Turn and mirror as the file's EXIF orientation says."""
+    try:
+        with Image.open(io.BytesIO(content)) as file:
+            orientation = file.getexif().get(0x0112, 1)
+    except (OSError, SyntaxError, ValueError, struct.error):
+        return image
+    if orientation in (5, 6, 7, 8):
+        image = image.transpose(1, 0, 2)
+    if orientation in (3, 4, 7, 8):
+        image = image[::-1]
+    if orientation in (2, 3, 6, 7):
+        image = image[:, ::-1]
+    return np.ascontiguousarray(image)
 
 
 def _decode_with_pillow(content: bytes) -> Uint8Image:
@@ -62,6 +89,8 @@ def _decode_with_pillow(content: bytes) -> Uint8Image:
             with Image.open(io.BytesIO(content)) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise ImageRefused(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS}")
+                if image.mode == "F":
+                    raise ImageRefused("floating-point pixels: their range is not known; convert it to 8 or 16 bits")
                 image.load()
                 return np.array(ImageOps.exif_transpose(_eight_bit(image)).convert("RGB"))
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
@@ -111,7 +140,8 @@ def decode_depth(content: bytes) -> FloatArray:
     """
     try:
         with Image.open(io.BytesIO(content)) as image:
-            values = np.asarray(image)
+            levels = image.convert("L") if image.mode in ("P", "PA", "1") else image  # not the palette's indices
+            values = np.asarray(levels)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ImageRefused(f"the depth picture is unreadable: {error}") from None
     if values.ndim == 3:

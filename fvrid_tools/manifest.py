@@ -16,6 +16,17 @@ MANIFEST = "manifest.csv"
 REJECTS = "rejects.csv"
 
 COLUMNS = Row._fields
+_KEYS: dict[str, type] = {
+    "plan": str,
+    "domain": str,
+    "command": str,
+    "images": int,
+    "vehicles": int,
+    "rejects": int,
+    "shards": list,
+    "manifest_sha256": str,
+    "rejects_sha256": str,
+}
 _INTEGERS = ("row", "height", "width")
 _FLOATS = ("beta", "airlight")
 _OPTIONAL = ("camera_id", "split", "source_split")
@@ -65,10 +76,12 @@ def _parse(cells: dict[str, Any], path: Path, line: int) -> Row:
     return Row(**values)
 
 
-def write_rejects(folder: Path, rejects: list[Reject]) -> None:
-    """Write rejects.csv, sorted; only a header where nothing was refused."""
+def write_rejects(folder: Path, rejects: list[Reject]) -> str:
+    """Write rejects.csv, sorted, only a header where nothing was refused; returns its SHA-256."""
     lines = ((reject.source, reject.source_path, reject.reason) for reject in sorted(rejects))
-    write_atomic(folder / REJECTS, _to_csv(("source", "source_path", "reason"), lines))
+    content = _to_csv(("source", "source_path", "reason"), lines).encode()
+    write_atomic(folder / REJECTS, content)
+    return sha256_bytes(content)
 
 
 def write_dataset(folder: Path, content: dict[str, Any]) -> None:
@@ -88,4 +101,10 @@ def read_dataset(folder: Path) -> dict[str, Any]:
         raise FvridError(f"{path}: not readable ({error}); restore it or rebuild the dataset.") from None
     if not isinstance(content, dict) or content.get("format") != DATASET_FORMAT:
         raise FvridError(f"{path}: not a dataset of format {DATASET_FORMAT}; rebuild it with this version.")
+    for key, kind in _KEYS.items():
+        if not isinstance(content.get(key), kind):
+            raise FvridError(f"{path}: {key} is missing or damaged; restore the file or rebuild the dataset.")
+    for shard in content["shards"]:
+        if not isinstance(shard, dict) or not {"name", "sha256", "bytes", "images"} <= shard.keys():
+            raise FvridError(f"{path}: shards is damaged; restore the file or rebuild the dataset.")
     return content

@@ -1,6 +1,9 @@
 """Tasks over processes: each makes something in memory and writes it; progress is counted across processes."""
 
 import multiprocessing
+import multiprocessing.connection
+import os
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -44,9 +47,7 @@ def _run_in_processes(tasks: Sequence[Task[Made, Done]], workers: int, progress:
     context = multiprocessing.get_context("spawn")
     counter = context.Value("q", 0)
     reported = 0
-    with ProcessPoolExecutor(
-        min(workers, len(tasks)), context, initializer=_share_counter, initargs=(counter,)
-    ) as pool:
+    with ProcessPoolExecutor(min(workers, len(tasks)), context, initializer=_start_worker, initargs=(counter,)) as pool:
         futures = [pool.submit(_run_counted, task) for task in tasks]
         waiting = set(futures)
         try:
@@ -66,9 +67,18 @@ def _run_in_processes(tasks: Sequence[Task[Made, Done]], workers: int, progress:
 _counter: Any = None  # in a worker process: the number of images done, shared with the parent
 
 
-def _share_counter(counter: Any) -> None:
+def _start_worker(counter: Any) -> None:
     global _counter
     _counter = counter
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+
+
+def _end_with(sentinel: int) -> None:
+    """Leave when the parent is gone, even killed: nobody would take the result, and a rerun may write the same file."""
+    multiprocessing.connection.wait([sentinel])
+    os._exit(1)
 
 
 def _run_counted(task: Task[Made, Done]) -> Done:

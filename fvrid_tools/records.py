@@ -54,6 +54,7 @@ class Listing:
     records: list[ImageRecord]
     rejects: list[Reject]
     summary: str
+    options: str = ""  # of the command that reads it again, but for the folder: "--src folder --pattern ..."
 
 
 class Row(NamedTuple):

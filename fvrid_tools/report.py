@@ -65,7 +65,7 @@ def _charts(data: Dataset, progress: Callable[[int], None]) -> list[Any]:
     centres = (np.arange(100) + 0.5) / 100
     share = counts / max(1, counts.sum())
     return [
-        page.histogram(beta, "β, per unit of depth", 0, math.ceil(beta.max())),
+        page.histogram(beta, "β, per unit of depth", 0, max(1, math.ceil(beta.max()))),
         page.histogram(airlight, "A, airlight", 0, 1),
         page.lines({"t": list(zip(centres.tolist(), share.tolist(), strict=True))}, "t = exp(-β d), share of pixels"),
     ]

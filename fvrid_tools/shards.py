@@ -16,6 +16,7 @@ this with other layouts.
 """
 
 import mmap
+import os
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
@@ -45,6 +46,9 @@ _TEXT_FIELDS = (
 )
 _NUMBER_FIELDS = {"height": "<u4", "width": "<u4", "beta": "<f8", "airlight": "<f8"}
 _REJECT_FIELDS = ("source", "source_path", "reason")
+
+
+Identity = tuple[int, int, int]  # of a file: inode, size, time of change
 
 
 def shard_name(index: int) -> str:
@@ -106,7 +110,7 @@ class ShardWriter:
             with unfinished.open("r+b") as raw:  # HDF5 would keep Python's lock while it writes megabytes
                 for name, blob in self._blobs.items():
                     raw.seek(places[name])
-                    raw.write(blob.content())
+                    raw.write(blob.content().data)
         for blob in self._blobs.values():
             blob.release()
 
@@ -169,6 +173,7 @@ class Shard:
         self.path = path
         self._blobs: dict[str, tuple[int, NDArray[np.uint64]]] = {}
         try:
+            self._identity = _identify(path)
             with h5py.File(path, "r") as file:
                 if file.attrs.get("format") != SHARD_FORMAT:
                     raise FvridError(f"{path}: not a shard of format {SHARD_FORMAT}; rebuild the dataset.")
@@ -186,8 +191,10 @@ class Shard:
     def read(self, column: str, row: int) -> memoryview:
         """The encoded bytes of one image: a view of the mapped file.  column: "clear", "foggy" or "depth"."""
         start, offsets = self._blobs[column]
+        if not 0 <= row < len(offsets) - 1:
+            raise FvridError(f"{self.path}: there is no image {row}; run fvrid verify.")
         first, last = start + int(offsets[row]), start + int(offsets[row + 1])
-        content = _map(self.path)[first:last]
+        content = _map(self.path, self._identity)[first:last]
         if len(content) != last - first:
             raise FvridError(f"{self.path}: the shard is cut off; copy it again or rebuild the dataset.")
         return content
@@ -225,6 +232,14 @@ def _unreadable(path: Path, error: Exception) -> FvridError:
 
 
 @lru_cache(maxsize=512)
-def _map(path: Path) -> memoryview:
+def _map(path: Path, identity: Identity) -> memoryview:
+    """The file's bytes; FvridError where it is not the file any more whose offsets were read."""
     with path.open("rb") as file:
+        if _identify(file.fileno()) != identity:
+            raise FvridError(f"{path}: the shard changed while it was in use; open the dataset again.")
         return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+
+
+def _identify(file: int | Path) -> Identity:
+    status = os.fstat(file) if isinstance(file, int) else file.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns

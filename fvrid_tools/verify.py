@@ -24,6 +24,9 @@ def find_problems(folder: Path, progress: Callable[[int], None] = lambda count: 
         problems.append(
             f"{folder / manifest.MANIFEST}: not what dataset.json records; run fvrid split again, or rebuild."
         )
+    rejects = folder / manifest.REJECTS
+    if not rejects.exists() or files.sha256_file(rejects) != info["rejects_sha256"]:
+        problems.append(f"{rejects}: missing, or not what was built.")
     by_shard: dict[str, list[Row]] = {shard["name"]: [] for shard in info["shards"]}
     for row in rows:
         if row.shard not in by_shard:

@@ -1,6 +1,9 @@
 import csv
 import json
 import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -143,6 +146,37 @@ def test_an_output_that_cannot_be_made_is_one_sentence(tmp_path: Path, listing: 
         build.build([listing], tmp_path / "file/out", recipe)
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks at processes in /proc")
+def test_workers_leave_when_the_build_is_killed(tmp_path: Path, drawn: Path) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from fvrid_tools import pool\n"
+        "class Sleep:\n"
+        "    def make(self, progress): Path(sys.argv[1], str(__import__('os').getpid())).touch(); time.sleep(600)\n"
+        "    def write(self, made): pass\n"
+        "if __name__ == '__main__': pool.run([Sleep(), Sleep()], 2, print)\n"
+    )
+    (tmp_path / "pids").mkdir()
+    (tmp_path / "sleep.py").write_text(code)
+    parent = subprocess.Popen([sys.executable, tmp_path / "sleep.py", tmp_path / "pids"])
+    wait_until(lambda: len(list((tmp_path / "pids").iterdir())) == 2)
+    parent.kill()
+    parent.wait()
+    wait_until(lambda: not any(is_running(int(path.name)) for path in (tmp_path / "pids").iterdir()))
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    for _ in range(300):
+        if condition():
+            return
+        time.sleep(0.1)
+    raise AssertionError("it did not happen within 30 s")
+
+
+def is_running(pid: int) -> bool:
+    status = Path(f"/proc/{pid}/stat")
+    return status.exists() and status.read_text().split()[2] != "Z"
+
+
 def test_a_full_disk_is_one_sentence_and_a_rerun_completes(
     tmp_path: Path, listing: Listing, recipe: build.Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -205,10 +239,24 @@ def test_sources_can_be_joined(tmp_path: Path, drawn: Path, listing: Listing, re
     assert [row.image_id for row in data.rows] == sorted(row.image_id for row in data.rows)
 
 
-def test_dataset_json_says_what_was_built(built: Path) -> None:
+def test_a_finished_dataset_that_lost_bytes_is_not_called_finished(
+    copy: Path, listing: Listing, recipe: build.Recipe
+) -> None:
+    path = copy / "shard-00000.h5"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(FvridError, match="not what was built"):
+        build.build([listing], copy, recipe)
+
+
+def test_dataset_json_says_what_was_built(built: Path, drawn: Path, tmp_path: Path) -> None:
     info = json.loads((built / manifest.DATASET).read_text())
     assert info["command"].startswith("fvrid build-syn --src veri-wild --depth planar --beta 0.4 1.6")
     assert info["images"] == sum(shard["images"] for shard in info["shards"]) == 48
+    build.build(
+        [sources.read_source("folder", drawn / "foggy", "(?P<vehicle_id>\\d+)")], tmp_path / "r", build.Recipe()
+    )
+    command = json.loads((tmp_path / "r" / manifest.DATASET).read_text())["command"]
+    assert command == r"fvrid build-real --src folder --pattern '(?P<vehicle_id>\d+)' --seed 0"
     assert {"numpy", "simplejpeg", "h5py", "fvrid"} <= info["versions"].keys()
 
 

@@ -1,6 +1,8 @@
 import multiprocessing
 import pickle
+import shutil
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -9,8 +11,10 @@ import pytest
 
 import fvrid_tools
 from fvrid_tools import manifest
+from fvrid_tools.build import Recipe, build
 from fvrid_tools.dataset import Dataset
 from fvrid_tools.records import FvridError
+from fvrid_tools.sources import read_source
 
 
 def test_it_is_a_sequence(built: Path) -> None:
@@ -101,13 +105,22 @@ def test_a_manifest_that_lies_is_refused(copy: Path, old: str, new: str, message
         fvrid_tools.open_dataset(copy)
 
 
+def test_a_dataset_built_again_in_the_same_place_is_read_anew(tmp_path: Path, drawn: Path, recipe: Recipe) -> None:
+    listing = read_source("veri-wild", drawn / "clear")
+    for seed in (1, 2):
+        shutil.rmtree(tmp_path / "out", ignore_errors=True)
+        build([listing], tmp_path / "out", replace(recipe, seed=seed))
+        for sample in fvrid_tools.open_dataset(tmp_path / "out")[::20]:
+            assert sample.encoded("clear") == (drawn / "clear" / sample.row.source_path).read_bytes()
+
+
 def test_no_dataset_json_is_no_dataset(copy: Path) -> None:
     (copy / manifest.DATASET).unlink()
     with pytest.raises(FvridError, match="holds no finished dataset"):
         fvrid_tools.open_dataset(copy)
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"format": 99}'])
+@pytest.mark.parametrize("content", ["", "[]", '{"format": 99}', '{"format": 1}'])
 def test_another_dataset_json_is_refused(copy: Path, content: str) -> None:
     (copy / manifest.DATASET).write_text(content)
     with pytest.raises(FvridError, match=r"dataset\.json"):

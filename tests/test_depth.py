@@ -73,14 +73,36 @@ def test_of_equal_names_the_one_of_the_vehicle_is_taken(tmp_path: Path) -> None:
     write_depth(tmp_path / "00007/000002.png", 255)
     estimator = open_estimator(f"files:{tmp_path}")
     assert estimator.predict([IMAGE], [record()])[0].max() == 0
-    with pytest.raises(ImageRefused, match="depth pictures named"):
-        estimator.predict([IMAGE], [record("000002.jpg")])
+    assert estimator.predict([IMAGE], [record("00007/000002.jpg")])[0].min() == 1
+
+
+def test_another_vehicles_depth_is_never_taken(tmp_path: Path) -> None:
+    write_depth(tmp_path / "00007/000002.png", 255)
+    with pytest.raises(ImageRefused, match="no depth picture for 00001/000002"):
+        open_estimator(f"files:{tmp_path}").predict([IMAGE], [record()])
+
+
+def test_both_nestings_side_by_side_are_one_picture_and_two_beside_each_other_are_refused(tmp_path: Path) -> None:
+    write_depth(tmp_path / f"train_clear/000002/{AUTHORS_NAME}", 51)
+    write_depth(tmp_path / f"train_clear/train_clear/000002/{AUTHORS_NAME}", 51)
+    assert open_estimator(f"files:{tmp_path}").predict([IMAGE], [record()])[0] == pytest.approx(0.2)
+    write_depth(tmp_path / f"query_clear/000002/{AUTHORS_NAME}", 255)
+    with pytest.raises(ImageRefused, match="several depth pictures for 000002"):
+        open_estimator(f"files:{tmp_path}").predict([IMAGE], [record()])
+
+
+def test_palette_and_one_bit_pictures_are_read_by_their_colours(tmp_path: Path) -> None:
+    Image.new("1", (120, 90), 1).save(tmp_path / "000002.PNG")
+    (depth,) = open_estimator(f"files:{tmp_path}").predict([IMAGE], [record()])
+    assert depth.min() == 1
+    Image.new("L", (120, 90), 51).convert("P").save(tmp_path / "000002.PNG")
+    (depth,) = open_estimator(f"files:{tmp_path}").predict([IMAGE], [record()])
+    assert depth == pytest.approx(0.2)
 
 
 def test_another_size_is_resized(tmp_path: Path) -> None:
     ramp = np.tile(np.linspace(0, 255, 60).round().astype(np.uint8), (45, 1))
-    (tmp_path / "a").mkdir()
-    Image.fromarray(ramp).save(tmp_path / "a/000002.png")
+    Image.fromarray(ramp).save(tmp_path / "000002.png")
     (depth,) = open_estimator(f"files:{tmp_path}").predict([IMAGE], [record()])
     assert depth.shape == (90, 120)
     assert depth.min() >= 0
@@ -92,7 +114,7 @@ def test_a_missing_or_broken_picture_refuses_the_image(tmp_path: Path) -> None:
     write_depth(tmp_path / "999999.png", 1)
     (tmp_path / "000003.png").write_bytes(b"no picture")
     estimator = open_estimator(f"files:{tmp_path}")
-    with pytest.raises(ImageRefused, match="no depth picture for 000002"):
+    with pytest.raises(ImageRefused, match="no depth picture for 00001/000002"):
         estimator.predict([IMAGE], [record()])
     with pytest.raises(ImageRefused, match="unreadable"):
         estimator.predict([IMAGE], [record("000003.jpg")])

@@ -38,6 +38,11 @@ def test_fog_grows_with_depth_and_stays_in_range() -> None:
     assert foggy.max() <= 1
 
 
+def test_bytes_are_no_floats() -> None:
+    with pytest.raises(ValueError, match="floats"):
+        add_fog((255 * CLEAR).astype(np.uint8), DEPTH, 1, 1)
+
+
 def test_sizes_must_agree() -> None:
     with pytest.raises(ValueError, match="agree"):
         add_fog(CLEAR, DEPTH[:4], 1, 1)

@@ -2,7 +2,7 @@ import io
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from fvrid_tools import images
 from fvrid_tools.records import ImageRefused
@@ -65,6 +65,27 @@ def test_exif_rotation_is_applied(photo: np.ndarray) -> None:
     image = images.decode(file_of(photo, "JPEG", quality=95, exif=exif.tobytes()))
     assert image.shape == (64, 40, 3)
     assert np.abs(image.astype(int) - np.rot90(photo, -1)).mean() < 3
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_exif_orientation_is_undone_as_pillow_does(photo: np.ndarray, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    content = file_of(photo, "JPEG", quality=95, exif=exif.tobytes())
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(content))))
+    assert np.abs(images.decode(content).astype(int) - expected).max() <= 1
+
+
+def test_a_jpeg_cut_off_and_closed_again_is_refused() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (40, 64, 3), dtype=np.uint8)
+    content = file_of(noise, "JPEG")
+    with pytest.raises(ImageRefused, match="truncated"):
+        images.decode(content[: len(content) // 2] + b"\xff\xd9")
+
+
+def test_floating_point_pixels_are_refused() -> None:
+    with pytest.raises(ImageRefused, match="floating-point"):
+        images.decode(file_of(np.random.default_rng(0).random((32, 32), dtype=np.float32), "TIFF"))
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG"])

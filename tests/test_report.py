@@ -4,7 +4,11 @@ from pathlib import Path
 
 import fvrid_tools
 from fvrid_tools import page
+from fvrid_tools.build import Recipe, build
+from fvrid_tools.depth import open_estimator
+from fvrid_tools.fog import FogRange
 from fvrid_tools.report import dataset_report
+from fvrid_tools.sources import read_source
 
 
 class Tags(HTMLParser):
@@ -32,6 +36,12 @@ def test_real_datasets_show_foggy_images_and_no_histogram(built_real: Path) -> N
     html = dataset_report(fvrid_tools.open_dataset(built_real), pictures=3)
     assert html.count("<img") == 3
     assert "<svg" not in html
+
+
+def test_no_fog_at_all_can_be_shown(tmp_path: Path, drawn: Path) -> None:
+    recipe = Recipe(depth=open_estimator("constant"), fog=FogRange(beta=(0, 0), airlight=(0, 0)))
+    build([read_source("veri-wild", drawn / "clear")], tmp_path / "out", recipe)
+    assert dataset_report(fvrid_tools.open_dataset(tmp_path / "out"), pictures=1).count("<svg") == 3
 
 
 def test_names_are_escaped(copy: Path) -> None:

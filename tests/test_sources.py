@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import drawn_vehicles
@@ -55,6 +56,45 @@ def test_vehicle_info_with_and_without_header_says_the_same(tree: Path) -> None:
     path = tree / "train_test_split/vehicle_info.txt"
     path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
     assert sources.read_source("veri-wild", tree).records == with_header
+
+
+def test_a_byte_order_mark_and_windows_line_ends_cost_nothing(tree: Path) -> None:
+    before = sources.read_source("veri-wild", tree)
+    for path in (tree / "train_test_split").iterdir():
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    assert sources.read_source("veri-wild", tree) == before
+
+
+def test_files_that_are_passed_over_are_listed(tree: Path) -> None:
+    (tree / "images/00001/000003.png").write_bytes(b"")
+    (tree / "images/00001/further").mkdir()
+    (tree / "images/00001/further/000099.jpg").write_bytes(b"")
+    rejects = {r.source_path: r.reason for r in sources.read_source("veri-wild", tree).rejects}
+    assert "duplicate id veri-wild/00001/000003" in rejects["images/00001/000003.png"]
+    assert "not <vehicle>/<image>" in rejects["images/00001/further/000099.jpg"]
+
+
+def test_a_left_over_nested_folder_hides_nothing(tree: Path) -> None:
+    (tree / "images/images").mkdir()
+    (tree / "images/00003").rename(tree / "images/images/00003")
+    listing = sources.read_source("veri-wild", tree)
+    assert (len(listing.records), listing.rejects) == (8, [])
+
+
+def test_links_to_folders_are_followed_and_loops_are_not(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "00003"
+    (tree / "images/00003").rename(elsewhere)
+    (tree / "images/00003").symlink_to(elsewhere)
+    (tree / "images/loop").symlink_to(tree / "images")
+    assert len(sources.read_source("veri-wild", tree).records) == 8
+
+
+def test_a_name_that_no_manifest_can_hold_is_said(tmp_path: Path) -> None:
+    (tmp_path / "v").mkdir()
+    with Path(os.fsdecode(os.fsencode(tmp_path / "v") + b"/\xff\xfe.jpg")).open("wb"):
+        pass
+    with pytest.raises(FvridError, match="rename it"):
+        sources.read_source("folder", tmp_path)
 
 
 def test_without_lists_everything_on_disk_is_taken_and_nesting_is_seen_through(tree: Path) -> None:

@@ -30,6 +30,11 @@ def test_a_missing_and_a_truncated_shard_are_found(copy: Path) -> None:
     assert "missing" in find_problems(copy)[0]
 
 
+def test_a_missing_list_of_rejects_is_found(copy: Path) -> None:
+    (copy / manifest.REJECTS).unlink()
+    assert "rejects.csv" in find_problems(copy)[0]
+
+
 @pytest.mark.parametrize(("old", "new"), [(",train,", ",query,"), ("00000/000001,", "00000/00000x,"), (",1,", ",2,")])
 def test_a_changed_row_is_found(copy: Path, old: str, new: str) -> None:
     path = copy / manifest.MANIFEST

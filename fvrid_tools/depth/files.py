@@ -8,6 +8,7 @@ from ..images import FloatArray, Uint8Image, decode_depth, resize_map
 from ..records import FvridError, ImageRecord, ImageRefused
 
 AUTHORS_NAME = "predict_depth_gray.png"
+_NO_VEHICLE = ("", "Depth", *(f"{split}_clear" for split in ("train", "query", "gallery", "all")))
 AUTHORS_STEM = 19  # characters of the image's name that the authors' scripts keep: 00000_c001_000001_0
 
 
@@ -15,9 +16,9 @@ AUTHORS_STEM = 19  # characters of the image's name that the authors' scripts ke
 class DepthFiles:
     """Depth pictures of a folder, far is white, 8-bit or 16-bit, resized to the image where they differ in size.
 
-    An image `a/b.jpg` finds `a/b/predict_depth_gray.png`, `b/predict_depth_gray.png`, the same with the first
-    19 characters of b, `a/b.png` or `b.png`, below any number of further folders (the authors' scripts write
-    Depth/train_clear/train_clear/<stem>/ and read Depth/train_clear/<stem>/).
+    The image `a/b.jpg` has its depth in `a/b/predict_depth_gray.png` or `a/b.png`; or without `a`, as the authors
+    have it: `b/predict_depth_gray.png`, below any folders (train_clear/, or train_clear/train_clear/), also for the
+    first 19 characters of b; or `b.png` at the top. Another vehicle's `c/b.png` is never taken.
     """
 
     folder: Path
@@ -34,7 +35,7 @@ class DepthFiles:
         if not folder.is_dir():
             raise FvridError(f"--depth files:{folder}: no such folder.")
         paths: dict[str, list[str]] = {}
-        for path in sorted(path.relative_to(folder) for path in folder.rglob("*.png")):
+        for path in sorted(path.relative_to(folder) for path in folder.rglob("*.[pP][nN][gG]")):
             if path.name == AUTHORS_NAME:
                 paths.setdefault(path.parent.name, []).append(path.as_posix())
             elif not path.name.startswith("predict_depth"):
@@ -47,14 +48,16 @@ class DepthFiles:
         """The depth picture of an image. Raises ImageRefused where there is none or more than one fits."""
         source = PurePosixPath(record.source_path).with_suffix("")
         found = self.paths.get(source.name) or self.paths.get(source.name[:AUTHORS_STEM]) or []
-        if len(found) > 1:
-            below = f"{source.parent.name}/{source.name}"
-            found = [path for path in found if f"/{below}/" in f"/{path}" or f"/{below}." in f"/{path}"]
-            if len(found) != 1:
-                raise ImageRefused(f"{len(found) or 'several'} depth pictures named {source.name} in {self.folder}")
-        if not found:
-            raise ImageRefused(f"no depth picture for {source.name} in {self.folder}")
-        return self.folder / found[0]
+        own = [path for path in found if _folder_of(path) == source.parent.name]
+        loose = [path for path in found if path.endswith("/" + AUTHORS_NAME) or _folder_of(path) in _NO_VEHICLE]
+        fitting = sorted(own or loose, key=lambda path: path.count("/"))
+        if not fitting:
+            raise ImageRefused(f"no depth picture for {source.parent.name}/{source.name} in {self.folder}")
+        if len(fitting) > 1 and fitting[0].count("/") == fitting[1].count("/"):
+            raise ImageRefused(
+                f"several depth pictures for {source.name} in {self.folder}, as {' and '.join(fitting[:2])}"
+            )
+        return self.folder / fitting[0]
 
     def predict(self, images: Sequence[Uint8Image], records: Sequence[ImageRecord]) -> list[FloatArray]:
         """(H, W, 3) each -> (H, W) float32 each. Raises ImageRefused, saying which picture is missing or unreadable."""
@@ -67,3 +70,9 @@ class DepthFiles:
         except OSError as error:
             raise ImageRefused(f"the depth picture {path} cannot be read ({error.strerror})") from None
         return resize_map(decode_depth(content), *image.shape[:2])
+
+
+def _folder_of(path: str) -> str:
+    """The name of the folder that a depth picture, or its folder <stem>, lies in; "" at the top."""
+    parent = PurePosixPath(path).parent
+    return (parent.parent if path.endswith("/" + AUTHORS_NAME) else parent).name

@@ -4,6 +4,8 @@ To add one: write its module with `read(root, ...) -> Listing`, and a branch in 
 """
 
 import os
+import shlex
+from dataclasses import replace
 from pathlib import Path
 
 from ..records import FvridError, Listing
@@ -36,4 +38,5 @@ def read_source(name: str, root: Path | None = None, pattern: str | None = None)
         raise FvridError(
             f"{root}: no image can be used ({listing.summary}).\n{_ORIGIN[name]} and name ROOT with --root."
         )
-    return listing
+    options = f"--src {name}" + (f" --pattern {shlex.quote(pattern)}" if pattern else "")
+    return replace(listing, options=options)

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from ..images import SUFFIXES
-from ..records import ImageRecord, Listing, OptionError, Reject
+from ..records import FvridError, ImageRecord, Listing, OptionError, Reject
 
 SOURCE = "folder"
 DEFAULT_PATTERN = r"(?P<vehicle_id>[^/]+)/[^/]+$"
@@ -46,11 +46,22 @@ def read(root: Path, pattern: str = DEFAULT_PATTERN) -> Listing:
 
 
 def image_paths(root: Path) -> list[str]:
-    """The image files below `root`, by suffix, relative and with forward slashes, sorted. Hidden ones are left out."""
-    found = []
-    for folder, subfolders, names in os.walk(root):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+    """The image files below `root`, by suffix, relative and with forward slashes, sorted.
+
+    Hidden files and folders are left out. Links to folders are followed, each folder once.
+    Raises FvridError where a name is not UTF-8, as no manifest could hold it.
+    """
+    found, seen = [], set()
+    for folder, subfolders, names in os.walk(root, followlinks=True):
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        if (real := os.path.realpath(folder)) in seen:
+            subfolders.clear()
+            continue
+        seen.add(real)
         below = os.path.relpath(folder, root).replace(os.sep, "/")
         prefix = "" if below == "." else below + "/"
         found += [prefix + name for name in names if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES]
+    for path in found:
+        if not path.isprintable():
+            raise FvridError(f"{root}: the file name {path!a} is not printable UTF-8; rename it.")
     return sorted(found)

@@ -31,7 +31,7 @@ def read(root: Path) -> Listing:
             f"{root} is not VERI-Wild but looks like Vehicle-1M, VehicleID or VeRi-776"
             " (VERI-Wild has images/<vehicle>/<image>.jpg); name another --src or --root."
         )
-    on_disk = _find_images(root)
+    on_disk, passed = _find_images(root)
     cameras = _read_vehicle_info(root)
     listed, eras = _read_lists(root)
     records, rejects = [], []
@@ -47,22 +47,27 @@ def read(root: Path) -> Listing:
     known = {record.camera_id for record in records if record.camera_id is not None}
     unlisted = len(on_disk.keys() - listed.keys()) if listed else 0
     summary = (
-        f"veri-wild: {eras or 'no lists'}, {len(records)} images of {vehicles} vehicles, "
-        f"{len(known) or 'no'} cameras known, {len(rejects)} listed but not on disk, {unlisted} on disk but not listed"
+        f"veri-wild: {eras or 'no lists'}, {len(records)} images of {vehicles} vehicles, {len(known) or 'no'} cameras"
+        f" known, {len(rejects)} listed but not on disk, {unlisted} on disk but not listed, {len(passed)} other files"
     )
-    return Listing(sorted(records), rejects, summary)
+    return Listing(sorted(records), [*rejects, *passed], summary)
 
 
-def _find_images(root: Path) -> dict[str, str]:
-    """ "vehicle/image" -> path below `root`. Of files that differ only in suffix the first, by name, is taken."""
+def _find_images(root: Path) -> tuple[dict[str, str], list[Reject]]:
+    """ "vehicle/image" -> path below `root`; and the files that are passed over, with the reason."""
     found: dict[str, str] = {}
-    folders = [name for name in ("images/images", "images") if (root / name).is_dir()]
-    base = folders[0] + "/" if folders else ""
+    passed = []
+    base = "images/" if (root / "images").is_dir() else ""
     for path in image_paths(root / base):
-        match = _ENTRY.fullmatch(path)
-        if match:
-            found.setdefault(f"{match['vehicle_id']}/{match['image']}", base + path)
-    return found
+        match = _ENTRY.fullmatch(path.removeprefix("images/"))
+        key = f"{match['vehicle_id']}/{match['image']}" if match else ""
+        if not match:
+            passed.append(Reject(SOURCE, base + path, "the path is not <vehicle>/<image>"))
+        elif key in found:
+            passed.append(Reject(SOURCE, base + path, f"duplicate id {SOURCE}/{key}, taken from {found[key]}"))
+        else:
+            found[key] = base + path
+    return found, passed
 
 
 def _read_vehicle_info(root: Path) -> dict[str, str]:
@@ -107,6 +112,6 @@ def _texts(root: Path) -> list[Path]:
 
 def _lines(path: Path) -> list[str]:
     try:
-        return path.read_text(encoding="utf-8", errors="replace").splitlines()
+        return path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
     except OSError as error:
         raise FvridError(f"{path}: cannot be read ({error.strerror}); restore the list.") from None
