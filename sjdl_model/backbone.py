@@ -28,10 +28,13 @@ class Backbone(nn.Module):
         self.channels: list[int] = self.stages.feature_info.channels()
         self.strides: list[int] = self.stages.feature_info.reduction()
         if last_stride != 2:
-            if _unstride_last_stage(self.stages):
-                self.strides = [*self.strides[:3], self.strides[3] // 2]
+            shortened = [*self.strides[:3], self.strides[3] // 2]
+            if _unstride_last_stage(self.stages) and _has_strides(self.stages, shortened):
+                self.strides = shortened
             elif last_stride == 1:
                 raise ConfigError(f"backbone {name} cannot have last_stride=1; set last_stride=2.")
+            else:
+                self.stages = _create(name, pretrained)
         normalisation = self.stages.pretrained_cfg
         for key in ("mean", "std"):
             self.register_buffer(key, torch.tensor(normalisation[key]).view(1, 3, 1, 1), persistent=False)
@@ -76,6 +79,19 @@ def _unstride_last_stage(stages: Any) -> bool:
         return False
     for module in strided:
         if isinstance(module, nn.AvgPool2d):
-            module.kernel_size = 1
+            module.kernel_size, module.padding = 1, 0
         module.stride = (1, 1)
     return True
+
+
+@torch.no_grad()
+def _has_strides(stages: nn.Module, strides: list[int]) -> bool:
+    """Whether the maps of a small image are as large as the strides say."""
+    training = stages.training
+    try:
+        maps = stages.eval()(torch.zeros(1, 3, 64, 64))
+    except (RuntimeError, AssertionError, ValueError):
+        return False
+    finally:
+        stages.train(training)
+    return [64 // one.shape[-1] for one in maps] == strides

@@ -22,11 +22,17 @@ class _Sentences(click.Group):
         except ConfigError as error:
             raise click.UsageError(str(error)) from None
         except (FvridError, DataError, FloatingPointError) as error:
-            raise click.ClickException(str(error)) from None
+            raise click.ClickException(_sentence(error)) from None
         except ImportError as error:
             raise click.ClickException(
                 f"{error}; install the model's packages with pip install 'fvrid[model]'."
             ) from None
+
+
+def _sentence(error: Exception) -> str:
+    """The error's own words, where a DataLoader wrapped it with a worker's traceback."""
+    text = str(error).strip()
+    return text.splitlines()[-1].partition("Error: ")[2] if "Original Traceback" in text else text
 
 
 @click.group(cls=_Sentences, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import json
+import math
 import sys
 import tomllib
 from collections.abc import Iterable
@@ -69,16 +70,22 @@ class Recipe:
     fog: Fog = field(default_factory=Fog)
 
     def __post_init__(self) -> None:
+        amounts = (self.lr, self.weight_decay, self.margin, *dataclasses.astuple(self.weights))
         checks = {
             "shared_stage must be 2 to 5": 2 <= self.shared_stage <= 5,
             "last_stride must be 1 or 2": self.last_stride in (1, 2),
             "image_size must be a multiple of 32": self.image_size > 0 and self.image_size % 32 == 0,
             "p must be at least 2 and k at least 2": self.p >= 2 and self.k >= 2,
-            "epochs, steps_per_epoch and workers must not be negative": min(
-                self.epochs, self.steps_per_epoch, self.workers
-            )
-            >= 0,
+            "epochs, steps_per_epoch and workers must not be negative": all(
+                count >= 0 for count in (self.epochs, self.steps_per_epoch, self.workers)
+            ),
             "real_every must be at least 1": self.real_every >= 1,
+            "seed must be 0 to 2**63 - 1": 0 <= self.seed < 2**63,
+            "lr, weight_decay, margin and weights must be finite and not negative": all(
+                math.isfinite(amount) and amount >= 0 for amount in amounts
+            ),
+            "weights.triplet and weights.identity must not both be 0": self.weights.triplet or self.weights.identity,
+            "label_smoothing must be in [0, 1)": 0 <= self.label_smoothing < 1,
             f"restoration_norm must be one of {RESTORATION_NORMS}": self.restoration_norm in RESTORATION_NORMS,
             f"self_constraint must be one of {SELF_CONSTRAINTS}": self.self_constraint in SELF_CONSTRAINTS,
         }

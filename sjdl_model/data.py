@@ -140,9 +140,8 @@ def foggy(sample: Sample) -> np.ndarray:
 
 
 def clear(sample: Sample) -> np.ndarray:
-    """Raises DataError in the real domain, which has no clear images."""
-    if sample.clear is None:
-        raise DataError(f"{sample.image_id} has no clear image: the real domain holds foggy ones only")
+    """Of the synthetic domain."""
+    assert sample.clear is not None, "the real domain holds foggy images only"
     return sample.clear
 
 

@@ -36,7 +36,9 @@ class Result:
     data_sha256: str  # of the manifest
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """The scores by name, and the rest."""
+        facts = asdict(self)
+        return {**facts.pop("scores"), **facts}
 
 
 @torch.inference_mode()
@@ -65,6 +67,8 @@ def evaluate_dataset(
     images: "foggy", "clear" (synthetic domain only) or "defogged".  `progress` counts images.
     Raises DataError where a split is empty, or no query has a match.
     """
+    if images == "clear" and dataset.info["domain"] == "real":
+        raise DataError(f"{dataset.folder} is real and has no clear images; name another --data or --images.")
     device = device or torch.device("cpu")
     parts = {split: dataset.select(split=split) for split in ("query", "gallery")}
     for split, part in parts.items():

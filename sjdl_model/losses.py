@@ -32,9 +32,13 @@ def identity_loss(logits: Tensor, label: Tensor, label_smoothing: float = 0.0) -
 
 def restoration_loss(defogged: Tensor, clear: Tensor, norm: str = "l2") -> Tensor:
     """Eq. 4: "l2", the mean over the batch of the L2 norm of the difference; or "mse", the mean of its squares."""
+    if defogged.shape != clear.shape:
+        raise ValueError(f"defogged is {tuple(defogged.shape)} and clear {tuple(clear.shape)}: they must agree")
     difference = (defogged.float() - clear.float()).flatten(1)
     if norm == "mse":
         return difference.square().mean()
+    if norm != "l2":
+        raise ValueError(f"restoration norm {norm!r}: 'l2' or 'mse'")
     norms: Tensor = torch.linalg.vector_norm(difference, dim=1)  # (B,)
     return norms.mean()
 
@@ -89,9 +93,13 @@ def self_constraint_loss(defogged: Tensor, foggy: Tensor, reading: str = "global
     defogged, foggy = defogged.float(), foggy.float()
     if reading == "global":
         return -F.cosine_similarity(defogged.flatten(1), foggy.flatten(1), dim=1).mean()
-    width = defogged.shape[-1]
-    cross = torch.fft.rfft2(defogged) * torch.fft.rfft2(foggy).conj()  # (B, 3, H, W // 2 + 1)
-    cosine = cross.real / cross.abs().clamp_min(1e-12)
+    if reading != "phase":
+        raise ValueError(f"self-constraint {reading!r}: 'global' or 'phase'")
+    height, width = defogged.shape[-2:]
+    ours, input_ = torch.fft.rfft2(defogged), torch.fft.rfft2(foggy)  # (B, 3, H, W // 2 + 1)
+    # a phase means nothing below 1e-4 of full scale, and its gradient would have no bound
+    size = (ours.real.square() + ours.imag.square() + 1e-8 * height * width).sqrt() * input_.abs().clamp_min(1e-12)
+    cosine = (ours.real * input_.real + ours.imag * input_.imag) / size
     mirrored = cosine[..., 1 : (width + 1) // 2].sum(dim=(2, 3))  # frequencies whose conjugates are not stored
-    mean: Tensor = (cosine.sum(dim=(2, 3)) + mirrored) / (defogged.shape[-2] * width)  # (B, 3)
+    mean: Tensor = (cosine.sum(dim=(2, 3)) + mirrored) / (height * width)  # (B, 3)
     return -mean.mean()

@@ -13,6 +13,7 @@ from fvrid_tools.files import write_atomic
 from fvrid_tools.images import Uint8Image
 
 from .data import ImageSet, foggy, image_batches
+from .metrics import SCORES
 from .network import SJDL
 
 METRICS = "metrics.jsonl"
@@ -67,6 +68,7 @@ def write_report(run: Path) -> None:
         title=f"SJDL run: {run.resolve().name}",
         recipe=(run / RECIPE).read_text(encoding="utf-8"),
         results=results,
+        scores=SCORES,
         charts=_charts(metrics),
         examples=dict(sorted(examples.items(), reverse=True)),
     )

@@ -1,6 +1,7 @@
 """The order of training: recipe -> data -> network -> epochs -> weights -> report. The only module that knows it."""
 
 import json
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -50,13 +51,15 @@ def train(data: Dataset, real: Dataset | None, recipe: Recipe, run: Path, *, res
     """
     device = pick_device(recipe.device)
     domains = _Domains(data, real, recipe)
-    _prepare(run, recipe, resume)
+    _check_free(run, resume)
     torch.manual_seed(recipe.seed)
     net = domains.architecture.build(recipe.pretrained if not resume else False)
     net = net.to(device).to(memory_format=torch.channels_last)  # a third faster on the CPU, more with tensor cores
     optimizer = torch.optim.Adam(
         (p for p in net.parameters() if p.requires_grad), lr=recipe.lr, weight_decay=recipe.weight_decay
     )
+    if not resume:
+        _start(run, recipe)
     facts = {"git": git_revision(), "data": domains.data_sha256, "recipe": to_toml(recipe)}
     first_epoch = _restore(run, net, optimizer, facts) if resume else 0
     total_steps = recipe.epochs * domains.steps_per_epoch
@@ -80,11 +83,20 @@ def train(data: Dataset, real: Dataset | None, recipe: Recipe, run: Path, *, res
                 **facts,
             }
             save_checkpoint(run, state)
+    _check_finite(net, recipe.image_size, device)
     save_weights(run, net, domains.architecture, facts)
     for dataset in (data, real):
         if dataset is not None:
             write_examples(run, net, dataset, recipe.image_size, device)
     write_report(run)
+
+
+@torch.inference_mode()
+def _check_finite(net: SJDL, size: int, device: torch.device) -> None:
+    """The epochs check every loss, but not what the last update did. Raises FloatingPointError."""
+    out = net.eval()(torch.full((1, 3, size, size), 0.5, device=device))
+    if not all(tensor is None or torch.isfinite(tensor).all() for tensor in out):
+        raise FloatingPointError("the last update broke the weights (outputs are not finite); lower lr.")
 
 
 class _Domains:
@@ -126,12 +138,14 @@ class _Domains:
         return alternate(synthetic, real, first, self._recipe.real_every)
 
 
-def _prepare(run: Path, recipe: Recipe, resume: bool) -> None:
-    make_folder(run)
-    if resume:
-        return
-    if any(run.iterdir()):
+def _check_free(run: Path, resume: bool) -> None:
+    if not resume and run.is_dir() and any(run.iterdir()):
         raise DataError(f"{run} already holds a run; name another --run, or add --resume to go on with it.")
+
+
+def _start(run: Path, recipe: Recipe) -> None:
+    """Make the run's folder, once all that can be wrong with recipe and data has been found."""
+    make_folder(run)
     write_atomic(run / RECIPE, to_toml(recipe))
     write_atomic(run / METRICS, "")
 
@@ -155,7 +169,7 @@ def _log(run: Path, board: SummaryWriter, epoch: int, means: dict[str, float]) -
     for name, value in means.items():
         board.add_scalar(name, value, epoch)
     shown = "  ".join(f"{name} {value:.4g}" for name, value in means.items() if name != "lr")
-    tqdm.write(f"epoch {epoch}: {shown}")
+    tqdm.write(f"epoch {epoch}: {shown}", file=sys.stderr)
 
 
 def evaluate_run(run: Path, data: Dataset, *, condition: str, before_bn: bool, device: str, workers: int) -> Result:

@@ -130,3 +130,24 @@ def test_sjdl_says_what_is_wrong(built: Path, built_real: Path, tmp_path: Path) 
         assert words in result.stderr
         assert "Traceback" not in result.output
     assert not (tmp_path / "r").exists()
+
+
+def test_an_error_in_a_worker_is_one_sentence_too(copy: Path, tmp_path: Path) -> None:
+    path = copy / "shard-00000.h5"
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 3] + bytes(len(content) - len(content) // 3))
+    options = [f"--set={change}" for change in ("backbone=resnet18", "pretrained=false", "image_size=32", "p=3", "k=2")]
+    result = run("train", "--data", copy, "--run", tmp_path / "r", *options, "--set=workers=1", program=sjdl)
+    assert result.exit_code == 1
+    assert "Traceback" not in result.output
+    assert "shard-00000.h5" in result.stderr
+
+
+def test_progress_goes_to_stderr_and_data_to_stdout(built: Path, tmp_path: Path) -> None:
+    options = ["backbone=resnet18", "pretrained=false", "image_size=32", "p=3", "k=2", "epochs=1", "steps_per_epoch=1"]
+    changes = [f"--set={change}" for change in (*options, "workers=0")]
+    result = run("train", "--data", built, "--run", tmp_path / "r", *changes, program=sjdl)
+    assert result.stdout == f"{tmp_path / 'r/report.html'}\n"
+    assert "synthetic/triplet" in result.stderr
+    result = run("eval", "--run", tmp_path / "r", "--data", built, "--json", "--workers", "0", program=sjdl)
+    assert 0 < json.loads(result.stdout)["mAP"] <= 1

@@ -187,6 +187,23 @@ def test_phase_self_constraint_is_the_mean_over_all_frequencies(image: Tensor, w
     assert float(losses.self_constraint_loss(image, image * 0.5, "phase")) == pytest.approx(-1, abs=1e-4)
 
 
+def test_the_phase_of_next_to_nothing_has_a_bounded_gradient(image: Tensor) -> None:
+    for contrast in (1e-1, 1e-3, 1e-6, 0.0):
+        flat = (0.5 + contrast * (image - 0.5)).requires_grad_()
+        losses.self_constraint_loss(flat, _other(image), "phase").backward()
+        assert flat.grad is not None
+        assert flat.grad.norm() < 100
+
+
+def test_another_name_or_shape_is_refused(image: Tensor) -> None:
+    with pytest.raises(ValueError, match="'global' or 'phase'"):
+        losses.self_constraint_loss(image, image, "glob")
+    with pytest.raises(ValueError, match="'l2' or 'mse'"):
+        losses.restoration_loss(image, image, "l1")
+    with pytest.raises(ValueError, match="must agree"):
+        losses.restoration_loss(image, image[:1])
+
+
 def test_less_fog_is_lower_for_the_priors() -> None:
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand(2, 3, 16, 16, generator=generator)

@@ -1,5 +1,8 @@
+import math
+
 import numpy as np
 import pytest
+import torch
 
 from sjdl_model import metrics
 
@@ -76,6 +79,28 @@ def test_the_order_of_the_gallery_changes_nothing() -> None:
     assert np.array_equal(one.cmc, other.cmc)
 
 
+def test_names_and_tensors_of_any_kind_are_taken() -> None:
+    query, gallery = (
+        torch.tensor([[0.0]], requires_grad=True),
+        torch.tensor([[1.0], [2.0], [3.0]], dtype=torch.bfloat16),
+    )
+    ids = [("s", "x")], [("s", "x"), ("s", "y"), ("s", "x")]
+    scores = metrics.evaluate(query, gallery, *ids, ["cam_a"], ["cam_a", None, "cam_b"])
+    assert scores.mAP == pytest.approx(1 / 2)
+    numbers = metrics.evaluate(query, gallery, torch.tensor([7]), np.array([7, 8, 7]), [1.0], [1.0, math.nan, 2.0])
+    assert numbers.mAP == scores.mAP
+
+
+@pytest.mark.parametrize(("scale", "offset"), [(1, 0), (1, 1000), (1e20, 0), (1e-25, 0)])
+def test_neither_scale_nor_offset_change_the_scores(scale: float, offset: float) -> None:
+    rng = np.random.default_rng(0)
+    ids = rng.integers(0, 20, 400)
+    rows = rng.normal(size=(20, 64))[ids] + 2 * rng.normal(size=(400, 64))
+    plain = metrics.evaluate(rows[:100], rows[100:], ids[:100], ids[100:])
+    moved = rows * scale + offset
+    assert metrics.evaluate(moved[:100], moved[100:], ids[:100], ids[100:]).mAP == pytest.approx(plain.mAP, abs=1e-5)
+
+
 def test_the_protocol_is_told() -> None:
     pair = ([[0.0], [1.0]], [[0.0], [1.0]], [0, 5], [0, 1])
     assert "1 of 2 queries have a match among 2" in metrics.evaluate(*pair).protocol
@@ -89,9 +114,11 @@ def test_the_protocol_is_told() -> None:
     ("arguments", "words"),
     [
         (([[0.0]], [[1.0]], [0], [1]), "no query has a match"),
-        (([[0.0]], [[1.0, 2.0]], [0], [0]), "must be"),
+        (([[0.0]], [[1.0, 2.0]], [0], [0]), "same dimensions"),
+        (([0.0], [[1.0]], [0], [0]), "images, dimensions"),
+        (([[0.0]], [[1.0]], [0], [0], [1], [1, 2]), "as many ids and cameras"),
         (([[np.nan]], [[1.0]], [0], [0]), "not finite"),
-        (([[0.0]], [[1.0]], [0, 1], [0]), "needs one id"),
+        (([[0.0]], [[1.0]], [0, 1], [0]), "as many ids"),
     ],
 )
 def test_what_cannot_be_scored_is_said(arguments: tuple[object, ...], words: str) -> None:

@@ -36,7 +36,10 @@ def test_resnet50_is_the_papers() -> None:
     assert net.backbone.strides == [4, 8, 16, 16]
 
 
-@pytest.mark.parametrize("backbone", ["convnext_atto", "mobilenetv3_small_050", "regnety_002"])
+@pytest.mark.parametrize(
+    "backbone",
+    ["convnext_atto", "mobilenetv3_small_050", "regnety_002", "res2net50_26w_4s", "hrnet_w18_small", "dla34"],
+)
 def test_other_backbones_serve(backbone: str) -> None:
     net = SJDL(4, 0, backbone)
     out = net(torch.rand(2, 3, 64, 64))

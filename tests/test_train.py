@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 import fvrid_tools
 from sjdl_model import metrics
 from sjdl_model.checkpoint import WEIGHTS, load_checkpoint, load_network
-from sjdl_model.config import DataError, Recipe, read_recipe
+from sjdl_model.config import ConfigError, DataError, Recipe, read_recipe
 from sjdl_model.data import TrainingSet
 from sjdl_model.evaluate import evaluate_dataset
 from sjdl_model.objectives import terms, total
@@ -134,7 +134,7 @@ def test_other_conditions_are_other_images(trained: Path, built: Path, condition
 
 def test_real_images_have_no_clear_ones(trained: Path, built_real: Path) -> None:
     net, _ = load_network(trained / WEIGHTS)
-    with pytest.raises(DataError, match="has no clear image"):
+    with pytest.raises(DataError, match="has no clear images"):
         evaluate_dataset(net, fvrid_tools.open_dataset(built_real), 32, images="clear")
 
 
@@ -183,6 +183,18 @@ def test_training_with_fog_drawn_anew_runs(trained: Path, built: Path, built_rea
 def test_a_loss_that_is_not_finite_stops_the_run(built: Path, tmp_path: Path) -> None:
     with pytest.raises(FloatingPointError, match="not finite"):
         run(built, None, tmp_path / "run", "lr=1e30", "steps_per_epoch=6")
+
+
+def test_weights_that_the_last_update_broke_are_not_saved(built: Path, tmp_path: Path) -> None:
+    with pytest.raises(FloatingPointError, match="not finite"):
+        run(built, None, tmp_path / "run", "lr=1e30", "steps_per_epoch=1", "epochs=1", "fog.redraw=false")
+    assert not (tmp_path / "run" / WEIGHTS).exists()
+
+
+def test_a_run_that_could_not_begin_leaves_no_folder(built: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such model"):
+        run(built, None, tmp_path / "run", "backbone=resnet81")
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_unsplit_dataset_says_what_to_do(drawn: Path, tmp_path: Path, recipe: object) -> None:

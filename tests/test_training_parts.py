@@ -144,6 +144,12 @@ def test_changes_by_key() -> None:
         ("fog.redrawn=true", r"did you mean fog\.redraw"),
         ("epochs.x=1", "is not a table"),
         ("restoration_norm=l3", "one of"),
+        ("seed=-1", "seed must be"),
+        ("seed=99999999999999999999", "seed must be"),
+        ("lr=-1", "not negative"),
+        ("lr=nan", "finite"),
+        ("weights.dark_channel=-1", "not negative"),
+        ("label_smoothing=2", r"\[0, 1\)"),
     ],
 )
 def test_a_misspelt_key_or_value_is_an_error(change: str, words: str) -> None:
