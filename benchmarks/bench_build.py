@@ -1,7 +1,7 @@
 """build-syn with planar depth, one process, against only decoding and encoding what the dataset stores.
 
 The limit: read a source file, decode it, encode the foggy image, pack the 16-bit depth; nothing else. Two sizes:
-the images as they are, and the same enlarged to 384 x 384.
+the images as they are, and the same enlarged to 384 x 384. Each is taken REPEAT times, for several shards.
 """
 
 import shutil
@@ -27,6 +27,14 @@ def enlarged(listing: Listing, folder: Path, size: int) -> Listing:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(images.encode(images.stretch(images.decode(record.path.read_bytes()), size)))
         records.append(replace(record, root=folder))
+    return replace(listing, records=records)
+
+
+REPEAT = 4
+
+
+def repeated(listing: Listing) -> Listing:
+    records = [replace(r, image_id=f"{r.image_id}-{copy}") for copy in range(REPEAT) for r in listing.records]
     return replace(listing, records=records)
 
 
@@ -72,7 +80,7 @@ if __name__ == "__main__":
         finish(
             arguments,
             {
-                "native": compare(native, folder / "out", arguments.rounds),
-                "384x384": compare(large, folder / "out", arguments.rounds),
+                "native": compare(repeated(native), folder / "out", arguments.rounds),
+                "384x384": compare(repeated(large), folder / "out", arguments.rounds),
             },
         )

@@ -18,7 +18,7 @@ SIZE, BATCH, K = 192, 12, 4
 
 def batches() -> tuple[Batch, Batch]:
     torch.manual_seed(0)
-    foggy, clear = torch.rand(2, BATCH, 3, SIZE, SIZE).to(memory_format=torch.channels_last)[:2]
+    foggy, clear = (torch.rand(BATCH, 3, SIZE, SIZE).to(memory_format=torch.channels_last) for _ in range(2))
     label = torch.arange(BATCH) // K
     return Batch(foggy, clear, label, label), Batch(foggy, None, label, label)
 

@@ -1,9 +1,11 @@
 """A finished dataset as a Python sequence of samples; what training, evaluation and reports read."""
 
 import os
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any, overload
 
@@ -14,6 +16,8 @@ from .files import inside
 from .images import FloatArray, Uint8Image
 from .records import FvridError, ImageRefused, Row
 from .shards import Shard, unpack_depth
+
+PAIRS_A_TASK = 8  # that a thread reads at a time: fewer would spend their time on handing over
 
 
 class Sample:
@@ -117,22 +121,22 @@ class Dataset(Sequence[Sample]):
     ) -> Iterator[tuple[Uint8Image, Uint8Image | None]]:
         """Yield (foggy, clear) of the given images, decoded ahead by a few threads (default: one a core)."""
 
-        def pair(index: int) -> tuple[Uint8Image, Uint8Image | None]:
-            sample = self[index]
-            return sample.foggy, sample.clear
+        def pairs(part: Sequence[int]) -> list[tuple[Uint8Image, Uint8Image | None]]:
+            samples = (self[index] for index in part)
+            return [(sample.foggy, sample.clear) for sample in samples]
 
         threads = threads or os.cpu_count() or 1
+        parts = [indices[start : start + PAIRS_A_TASK] for start in range(0, len(indices), PAIRS_A_TASK)]
         if threads == 1:
-            yield from map(pair, indices)
+            for part in parts:
+                yield from pairs(part)
             return
-        ahead = 8 * threads
         with ThreadPoolExecutor(threads) as pool:
-            waiting = [pool.submit(pair, index) for index in indices[:ahead]]
-            for position in range(len(indices)):
-                done = waiting[position % ahead].result()
-                if position + ahead < len(indices):
-                    waiting[position % ahead] = pool.submit(pair, indices[position + ahead])
-                yield done
+            rest = iter(parts)
+            waiting = deque(pool.submit(pairs, part) for part in islice(rest, 2 * threads))
+            while waiting:
+                yield from waiting.popleft().result()
+                waiting.extend(pool.submit(pairs, part) for part in islice(rest, 1))
 
 
 def open_dataset(path: str | Path) -> Dataset:
