@@ -42,22 +42,21 @@ class Sample:
         """The stored file of the "clear" or "foggy" image."""
         return bytes(self._shard.read(column, self.row.row))
 
-    def decode(self, column: str, buffer: Uint8Image | None = None) -> Uint8Image:
-        """The "clear" or "foggy" image, (H, W, 3) uint8 RGB, into `buffer` where that is large enough."""
+    def _decode(self, column: str) -> Uint8Image:
         try:
-            return images.decode(self._shard.read(column, self.row.row), buffer)
+            return images.decode(self._shard.read(column, self.row.row))
         except ImageRefused as error:
             raise FvridError(f"{self._shard.path}, {column} of {self.image_id}: {error}; run fvrid verify.") from None
 
     @cached_property
     def foggy(self) -> Uint8Image:
         """(H, W, 3) uint8 RGB."""
-        return self.decode("foggy")
+        return self._decode("foggy")
 
     @cached_property
     def clear(self) -> Uint8Image | None:
         """(H, W, 3) uint8 RGB; None in the real domain."""
-        return self.decode("clear") if self._shard.has("clear") else None
+        return self._decode("clear") if self._shard.has("clear") else None
 
     @cached_property
     def depth(self) -> FloatArray | None:
@@ -122,33 +121,22 @@ class Dataset(Sequence[Sample]):
     ) -> Iterator[tuple[Uint8Image, Uint8Image | None]]:
         """Yield (foggy, clear) of the given images, decoded ahead by a few threads (default: one a core)."""
 
+        def pairs(part: Sequence[int]) -> list[tuple[Uint8Image, Uint8Image | None]]:
+            samples = (self[index] for index in part)
+            return [(sample.foggy, sample.clear) for sample in samples]
+
         threads = threads or os.cpu_count() or 1
         parts = [indices[start : start + PAIRS_A_TASK] for start in range(0, len(indices), PAIRS_A_TASK)]
         if threads == 1:
             for part in parts:
-                yield from self._read_part(part, self._room(part))
+                yield from pairs(part)
             return
         with ThreadPoolExecutor(threads) as pool:
             rest = iter(parts)
-            waiting = deque(pool.submit(self._read_part, part, self._room(part)) for part in islice(rest, 2 * threads))
+            waiting = deque(pool.submit(pairs, part) for part in islice(rest, 2 * threads))
             while waiting:
                 yield from waiting.popleft().result()
-                waiting.extend(pool.submit(self._read_part, part, self._room(part)) for part in islice(rest, 1))
-
-    def _room(self, part: Sequence[int]) -> list[tuple[Uint8Image, Uint8Image]]:
-        """Memory for the pairs, taken by the thread that will give it back: C's allocator keeps it for the next."""
-        sizes = (3 * self.rows[index].height * self.rows[index].width for index in part)
-        return [(np.empty(size, np.uint8), np.empty(size, np.uint8)) for size in sizes]
-
-    def _read_part(
-        self, part: Sequence[int], room: list[tuple[Uint8Image, Uint8Image]]
-    ) -> list[tuple[Uint8Image, Uint8Image | None]]:
-        pairs = []
-        for index, (foggy, clear) in zip(part, room, strict=True):
-            sample = self[index]
-            real = sample.domain == "real"
-            pairs.append((sample.decode("foggy", foggy), None if real else sample.decode("clear", clear)))
-        return pairs
+                waiting.extend(pool.submit(pairs, part) for part in islice(rest, 1))
 
 
 def open_dataset(path: str | Path) -> Dataset:
