@@ -67,7 +67,8 @@ def lines(series: dict[str, Sequence[tuple[float, float]]], title: str) -> Marku
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.6"/>')
         if len(points) > 1:
             label = Markup.escape(name)
-            parts.append(f'<text x="{_LEFT + 8}" y="{_TOP + 14 + 14 * i}" fill="{colour}">{label}</text>')
+            place = f'x="{_WIDTH - 14}" y="{_TOP + 14 + 14 * i}" text-anchor="end"'
+            parts.append(f'<text {place} style="fill: {colour}">{label}</text>')
     return frame.chart(title, "".join(parts))
 
 
