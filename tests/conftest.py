@@ -11,11 +11,15 @@ sys.path.insert(0, str(Path(__file__).parent))
 os.environ["HF_HUB_OFFLINE"] = "1"  # before the hub is imported: no test waits for a network
 
 import drawn_vehicles
+import hypothesis
 
 from fvrid_tools import build, sources
 from fvrid_tools.depth import open_estimator
 from fvrid_tools.fog import PRESETS
 from fvrid_tools.split import write_split
+
+hypothesis.settings.register_profile("fvrid", deadline=None, derandomize=True)  # a busy machine is no failure
+hypothesis.settings.load_profile("fvrid")
 
 REAL_IMAGES = Path(__file__).parents[2] / "shared/data/two-camera-vehicles"
 VEHICLES, VIEWS = 12, 4
