@@ -194,11 +194,6 @@ def add_and_round(values: FloatArray, offset: float, out: Uint8Image) -> None:
     cv2.convertScaleAbs(values, out, 1, offset)
 
 
-def to_float(image: Uint8Image) -> FloatArray:
-    """uint8 -> float32 in [0, 1]."""
-    return image.astype(np.float32) / np.float32(255)
-
-
 def to_uint8(image: FloatArray) -> Uint8Image:
     """float in [0, 1] -> uint8, rounded to nearest."""
     return np.rint(image.clip(0, 1) * np.float32(255)).astype(np.uint8)

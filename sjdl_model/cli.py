@@ -112,27 +112,19 @@ def evaluate(
     dataset = open_dataset(data)
     if domain not in (None, dataset.info["domain"]):
         raise DataError(f"{data} is of the {dataset.info['domain']} domain, not {domain}; name another --data.")
-    before_bn = feature == "before-bn"
+    from .train import evaluate_run, evaluate_weights
+
+    options: dict[str, Any] = {
+        "condition": images,
+        "before_bn": feature == "before-bn",
+        "device": device,
+        "workers": workers,
+    }
     if run is not None:
-        from .train import evaluate_run
-
-        result = evaluate_run(run, dataset, condition=images, before_bn=before_bn, device=device, workers=workers)
+        result = evaluate_run(run, dataset, **options)
     else:
-        from .checkpoint import load_network
-        from .evaluate import evaluate_dataset
-        from .train import pick_device
-
         assert weights is not None
-        net, architecture = load_network(weights)
-        result, _ = evaluate_dataset(
-            net,
-            dataset,
-            architecture.image_size,
-            images=images,
-            before_bn=before_bn,
-            workers=workers,
-            device=pick_device(device),
-        )
+        result, _, _ = evaluate_weights(weights, dataset, **options)
     if as_json:
         click.echo(json.dumps(result.to_json(), indent=1))
     else:

@@ -1,6 +1,6 @@
 """Datasets of fvrid_tools as batches of tensors. Images stay uint8 until they are on the training device."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -145,19 +145,7 @@ def clear(sample: Sample) -> np.ndarray:
     return sample.clear
 
 
-def image_batches(images: ImageSet, batch: int, workers: int, device: torch.device) -> "ImageBatches":
-    return ImageBatches(DataLoader(images, batch_size=batch, num_workers=workers), device)
-
-
-class ImageBatches:
-    """Iterates over (B, 3, S, S) float32 in [0, 1] on the device."""
-
-    def __init__(self, loader: "DataLoader[Tensor]", device: torch.device) -> None:
-        self._loader, self._device = loader, device
-
-    def __len__(self) -> int:
-        return len(self._loader)
-
-    def __iter__(self):  # type: ignore[no-untyped-def]
-        for images in self._loader:
-            yield _to_float(images, self._device)
+def image_batches(images: ImageSet, batch: int, workers: int, device: torch.device) -> Iterator[Tensor]:
+    """Yield (B, 3, S, S) float32 in [0, 1], on the device, in order."""
+    for loaded in DataLoader(images, batch_size=batch, num_workers=workers):
+        yield _to_float(loaded, device)

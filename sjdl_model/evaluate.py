@@ -1,22 +1,23 @@
 """Embed the query and gallery images of a dataset and score the ranking."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from fvrid_tools.dataset import Dataset
+from fvrid_tools.records import Row
 
 from . import data as images_of
 from .config import DataError
-from .data import ImageBatches, ImageSet, image_batches
+from .data import ImageSet, image_batches
 from .metrics import RetrievalScores, evaluate
 from .network import SJDL
 
-CONDITIONS = ("foggy", "clear", "defogged")
 BATCH = 64
 
 Progress = Callable[[int], None]
@@ -42,12 +43,20 @@ class Result:
 
 
 @torch.inference_mode()
-def embed(net: SJDL, batches: ImageBatches, *, defog: bool = False, before_bn: bool = False) -> NDArray[np.float32]:
+def embed(
+    net: SJDL,
+    batches: Iterable[Tensor],
+    *,
+    defog: bool = False,
+    before_bn: bool = False,
+    progress: Progress = lambda count: None,
+) -> NDArray[np.float32]:
     """(N, D) float32 embeddings; with `defog` of the images that the network's FIRM makes of them."""
     net.eval()
     parts = []
     for images in batches:
         parts.append(net.embed(net.defog(images) if defog else images, before_bn).float().cpu().numpy())
+        progress(len(images))
     return np.concatenate(parts)
 
 
@@ -78,17 +87,17 @@ def evaluate_dataset(
     embeddings = {}
     for split, part in parts.items():
         batches = image_batches(ImageSet(part, size, pick), BATCH, workers, device)
-        embeddings[split] = embed(net.to(device), batches, defog=images == "defogged", before_bn=before_bn)
-        progress(len(part))
-    ids, cameras = _numbers(dataset)
+        embeddings[split] = embed(
+            net.to(device), batches, defog=images == "defogged", before_bn=before_bn, progress=progress
+        )
     query, gallery = parts["query"].rows, parts["gallery"].rows
     scores = evaluate(
         embeddings["query"],
         embeddings["gallery"],
-        [ids[row.identity] for row in query],
-        [ids[row.identity] for row in gallery],
-        [cameras.get((row.source, row.camera_id)) for row in query],
-        [cameras.get((row.source, row.camera_id)) for row in gallery],
+        [row.identity for row in query],
+        [row.identity for row in gallery],
+        [_camera(row) for row in query],
+        [_camera(row) for row in gallery],
     )
     result = Result(
         scores=scores.summary(),
@@ -103,8 +112,6 @@ def evaluate_dataset(
     return result, scores
 
 
-def _numbers(dataset: Dataset) -> tuple[dict[tuple[str, str], int], dict[tuple[str, str | None], int]]:
-    """Integers for the vehicles and for the known cameras of all sources."""
-    ids = sorted({row.identity for row in dataset.rows})
-    cameras = sorted({(row.source, row.camera_id) for row in dataset.rows if row.camera_id is not None})
-    return {name: i for i, name in enumerate(ids)}, {(s, c): i for i, (s, c) in enumerate(cameras)}
+def _camera(row: Row) -> tuple[str, str] | None:
+    """What is the same for two images of one camera; None where it is not known."""
+    return None if row.camera_id is None else (row.source, row.camera_id)

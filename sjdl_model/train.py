@@ -172,13 +172,32 @@ def _log(run: Path, board: SummaryWriter, epoch: int, means: dict[str, float]) -
     tqdm.write(f"epoch {epoch}: {shown}", file=sys.stderr)
 
 
+def evaluate_weights(
+    weights: Path, data: Dataset, *, condition: str, before_bn: bool, device: str, workers: int
+) -> tuple[Result, SJDL, Architecture]:
+    """Score a weights file on a dataset, with a progress bar on stderr."""
+    net, architecture = load_network(weights)
+    tested = sum(row.split in ("query", "gallery") for row in data.rows)
+    with tqdm(total=tested, desc="embed", unit=" images", disable=None, leave=False) as bar:
+        result, _ = evaluate_dataset(
+            net,
+            data,
+            architecture.image_size,
+            images=condition,
+            before_bn=before_bn,
+            workers=workers,
+            device=pick_device(device),
+            progress=bar.update,
+        )
+    return result, net, architecture
+
+
 def evaluate_run(run: Path, data: Dataset, *, condition: str, before_bn: bool, device: str, workers: int) -> Result:
     """Score a run's weights on a dataset, store the result beside them and write the report anew."""
-    net, architecture = load_network(run / WEIGHTS)
-    place = pick_device(device)
-    size = architecture.image_size
-    result, _ = evaluate_dataset(net, data, size, images=condition, before_bn=before_bn, workers=workers, device=place)
+    result, net, architecture = evaluate_weights(
+        run / WEIGHTS, data, condition=condition, before_bn=before_bn, device=device, workers=workers
+    )
     write_atomic(result_path(run, result.domain, condition), json.dumps(result.to_json(), indent=1) + "\n")
-    write_examples(run, net, data, size, place)
+    write_examples(run, net, data, architecture.image_size, pick_device(device))
     write_report(run)
     return result

@@ -124,3 +124,8 @@ def test_the_protocol_is_told() -> None:
 def test_what_cannot_be_scored_is_said(arguments: tuple[object, ...], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         metrics.evaluate(*arguments)  # type: ignore[arg-type]
+
+
+def test_scores_name_their_ranks() -> None:
+    scores = metrics.evaluate([[0.0]], [[0.0], [1.0]], [0], [0, 1])
+    assert scores.summary() == {"mAP": 1, "CMC@1": 1, "CMC@5": 1, "CMC@10": 1, "mINP": 1}

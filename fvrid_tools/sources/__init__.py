@@ -11,8 +11,6 @@ from pathlib import Path
 from ..records import FvridError, Listing
 from . import folder, veri_wild
 
-NAMES = ("veri-wild", "folder")
-
 _ORIGIN = {
     "veri-wild": "VERI-Wild comes from its authors on request (github.com/PKU-IMRE/VERI-Wild); unpack it with"
     " `unrar x images.part01.rar`, to have ROOT/images/<vehicle>/<image>.jpg and ROOT/train_test_split/*.txt,",

@@ -54,7 +54,7 @@ def read(root: Path) -> Listing:
 
 
 def _find_images(root: Path) -> tuple[dict[str, str], list[Reject]]:
-    """ "vehicle/image" -> path below `root`; and the files that are passed over, with the reason."""
+    """Paths below `root` by "vehicle/image"; and the files that are passed over, with the reason."""
     found: dict[str, str] = {}
     passed = []
     base = "images/" if (root / "images").is_dir() else ""
@@ -71,7 +71,7 @@ def _find_images(root: Path) -> tuple[dict[str, str], list[Reject]]:
 
 
 def _read_vehicle_info(root: Path) -> dict[str, str]:
-    """ "vehicle/image" -> camera. A header, or any line of another form, is passed over."""
+    """Cameras by "vehicle/image". A header, or any line of another form, is passed over."""
     cameras = {}
     for path in _texts(root):
         if path.name == "vehicle_info.txt":
@@ -84,7 +84,7 @@ def _read_vehicle_info(root: Path) -> dict[str, str]:
 
 
 def _read_lists(root: Path) -> tuple[dict[str, tuple[str | None, str | None]], str]:
-    """ "vehicle/image" -> (split, camera), and the eras the lists belong to."""
+    """(split, camera) by "vehicle/image", and the eras the lists belong to."""
     entries: dict[str, tuple[str | None, str | None]] = {}
     eras = set()
     for path in _texts(root):
