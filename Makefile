@@ -13,7 +13,7 @@ SET    ?=
 DEMO   := build/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo train eval test test-all lint format bench
+.PHONY: help install demo train eval test test-all lint format mini check-mini bench
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,13 +27,11 @@ $(VENV)/installed: setup.cfg pyproject.toml
 	$(BIN)/python -m pip install --quiet -e '.[dev]'
 	@touch $@
 
-demo: install  ## the whole path on drawn vehicles: dataset, training, scores, reports (under 5 minutes)
+demo: install  ## the whole path on FVRID-Mini: dataset, training, scores, reports (under 5 minutes)
 	rm -rf $(DEMO)
-	$(BIN)/python tests/drawn_vehicles.py $(DEMO)/source
-	$(BIN)/fvrid build-syn --src veri-wild --root $(DEMO)/source/clear --out $(DEMO)/fvrid-syn
+	$(BIN)/fvrid build-syn --src mini --out $(DEMO)/fvrid-syn
 	$(BIN)/fvrid split $(DEMO)/fvrid-syn
-	$(BIN)/fvrid build-real --src folder --root $(DEMO)/source/foggy --out $(DEMO)/fvrid-real \
-	    --pattern '(?P<vehicle_id>\d+)/c(?P<camera_id>\d+)'
+	$(BIN)/fvrid build-real --src mini --out $(DEMO)/fvrid-real
 	$(BIN)/fvrid split $(DEMO)/fvrid-real
 	$(BIN)/fvrid verify $(DEMO)/fvrid-syn
 	$(BIN)/fvrid report $(DEMO)/fvrid-syn -o $(DEMO)/dataset.html
@@ -65,6 +63,17 @@ lint: install  ## check style, types and the import rule; edits nothing
 format: install  ## let ruff edit
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+mini: install  ## render FVRID-Mini again (hours; goes on where it stopped), pack it into the package, check it
+	$(BIN)/fvrid render --out build/mini/clear --seed 1 --vehicles 600 --views 8 --size 128 --samples 12
+	$(BIN)/fvrid render --out build/mini/real --seed 2 --vehicles 550 --views 6 --fog mixed --pairs 40 --size 128 --samples 12
+	$(BIN)/python -m fvrid_tools.sources.mini_pack build/mini/clear build/mini/real fvrid_tools/mini
+	$(BIN)/python benchmarks/mini_texture.py
+
+check-mini: install  ## measure FVRID-Mini: texture, the gap of its fog, difficulty (trains), the fog's physics; JSON to build/bench
+	mkdir -p build/bench
+	for script in benchmarks/mini_*.py; do \
+	    $(BIN)/python $$script --out build/bench/$$(basename $$script .py).json || exit 1; done
 
 bench: install  ## measure every speed claim; JSON to build/bench
 	mkdir -p build/bench

@@ -29,22 +29,24 @@ PACKAGES = (
 )
 
 
-def options(description: str) -> argparse.Namespace:
+def options(description: str, epochs: int | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--out", type=Path, help="where the JSON goes; stdout has it too")
     parser.add_argument("--images", type=Path, default=PHOTOGRAPHS, help="a folder in VERI-Wild's layout")
     parser.add_argument("--rounds", type=int, default=5)
+    if epochs is not None:
+        parser.add_argument("--epochs", type=int, default=epochs, help="of training; 0 leaves it out")
     return parser.parse_args()
 
 
 def source_folder(images: Path, scratch: Path) -> Path:
-    """`images`, or drawn vehicles where it is not there."""
+    """`images`, or FVRID-Mini in that layout where it is not there."""
     if images.is_dir():
         return images
-    import drawn_vehicles
+    import mini_layouts
 
-    drawn_vehicles.write_clear(scratch / "drawn", vehicles=100, views=8)
-    return scratch / "drawn"
+    mini_layouts.write_clear(scratch / "mini", vehicles=100, views=8)
+    return scratch / "mini"
 
 
 def rotate(rivals: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:

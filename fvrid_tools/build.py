@@ -19,7 +19,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from . import files, images, manifest, pool
+from . import files, images, manifest, pictures, pool
 from .depth import DepthEstimator
 from .fog import FogDraw, FogRange, FogSynthesizer
 from .images import Codec, Uint8Image
@@ -34,20 +34,28 @@ _VERSIONED = ("fvrid", "h5py", "numpy", "opencv-python-headless", "pillow", "sim
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What decides the bytes of a dataset, beside its images."""
+    """What decides the bytes of a dataset, beside its images.
+
+    With depth and fog the images are clear, and get fog. Without either they are foggy, and stored as they are.
+    With depth alone they are pairs: foggy images, stored with the clear counterpart and the depth of each.
+    """
 
     seed: int = 0
     codec: Codec = "jpeg"  # of the foggy images of the synthetic domain
-    depth: DepthEstimator | None = None  # None, as is fog, in the real domain: foggy images are stored as they are
+    depth: DepthEstimator | None = None
     fog: FogRange | None = None
 
     @property
     def domain(self) -> str:
         return "real" if self.fog is None else "synthetic"
 
+    @property
+    def pairs(self) -> bool:
+        return self.fog is None and self.depth is not None
+
     def describe(self) -> dict[str, Any]:
         if self.fog is None or self.depth is None:
-            return {"domain": self.domain, "seed": self.seed}
+            return {"domain": self.domain, "seed": self.seed} | ({"pairs": True} if self.pairs else {})
         return {
             "domain": self.domain,
             "seed": self.seed,
@@ -200,7 +208,7 @@ def _command(recipe: Recipe, sources: list[str]) -> str:
     """The command that builds the same again; folders and the number of workers, which change nothing, left out."""
     options = " ".join(sources)
     if recipe.fog is None or recipe.depth is None:
-        return f"fvrid build-real {options} --seed {recipe.seed}"
+        return f"fvrid build-real {options}{' --pairs' if recipe.pairs else ''} --seed {recipe.seed}"
     beta, airlight = ("{} {}".format(*r) for r in (recipe.fog.beta, recipe.fog.airlight))
     return (
         f"fvrid build-syn {options} --depth {recipe.depth.name} --beta {beta} --airlight {airlight}"
@@ -249,8 +257,8 @@ class ShardTask:
 
     def make(self, progress: Progress) -> ShardWriter:
         """Read, fog and encode the images."""
-        synthetic = self.recipe.depth is not None
-        writer = ShardWriter(self.path, ("clear", "foggy", "depth") if synthetic else ("foggy",))
+        with_depth = self.recipe.depth is not None
+        writer = ShardWriter(self.path, ("clear", "foggy", "depth") if with_depth else ("foggy",))
         maker = _RowMaker(self.recipe, writer)
         size = self.recipe.depth.batch_size if self.recipe.depth else 1
         for start in range(0, len(self.records), size):
@@ -274,6 +282,7 @@ class _Read(NamedTuple):
     record: ImageRecord
     content: bytes
     image: Uint8Image
+    clear: bytes  # the clear file: of a pair the counterpart's bytes, else `content`
 
 
 class _Scratch:
@@ -301,7 +310,7 @@ _scratch = _Scratch()
 
 
 class _RowMaker:
-    """Source file -> decoded -> depth -> fog -> encoded -> row."""
+    """Source picture -> decoded -> depth -> fog -> encoded -> row."""
 
     def __init__(self, recipe: Recipe, writer: ShardWriter) -> None:
         self._recipe = recipe
@@ -316,7 +325,7 @@ class _RowMaker:
             except ImageRefused as error:
                 self._refuse(record, error)
         if self._recipe.depth is not None:
-            self._add_foggy(read)
+            self._add_with_depth(read, self._recipe.depth)
         else:
             for one in read:
                 self._writer.add(self._row(one), foggy=one.content)
@@ -325,52 +334,46 @@ class _RowMaker:
         self._writer.rejects.append(Reject(record.source, record.source_path, str(error)))
 
     def _read(self, record: ImageRecord, keep: bool) -> _Read:
-        try:
-            content = record.path.read_bytes()
-        except OSError as error:
-            raise ImageRefused(f"cannot be read: {error.strerror}") from None
+        content = pictures.read_image(record)
         image = images.decode(content, buffer=None if keep else _scratch.pixels)
         images.check_size(image)
         if image.size > _scratch.pixels.size:
             _scratch.pixels = np.empty(2 * image.size, np.uint8)
-        return _Read(record, content, image)
+        clear = pictures.read_clear(record, *image.shape[:2]) if self._recipe.pairs else content
+        return _Read(record, content, image, clear)
 
-    def _add_foggy(self, read: list[_Read]) -> None:
-        recipe, writer = self._recipe, self._writer
-        assert recipe.fog is not None and recipe.depth is not None
+    def _add_with_depth(self, read: list[_Read], estimator: DepthEstimator) -> None:
         try:
-            depths = recipe.depth.predict([one.image for one in read], [one.record for one in read])
+            depths = estimator.predict([one.image for one in read], [one.record for one in read])
         except ImageRefused as error:
             if len(read) == 1:
                 self._refuse(read[0].record, error)
             else:  # find out which it was
                 for one in read:
-                    self._add_foggy([one])
+                    self._add_with_depth([one], estimator)
             return
         for one, depth in zip(read, depths, strict=True):
-            draw = recipe.fog.draw(recipe.seed, one.record.image_id)
             levels = _scratch.quantize(depth)
-            foggy = images.encode(_scratch.fog(one.image, levels, draw), recipe.codec)
-            row = self._row(one, recipe.depth.name, draw)
-            writer.add(row, foggy, clear=one.content, depth=levels)
+            foggy, draw = self._add_fog(one, levels)
+            row = self._row(one, estimator.name, draw)
+            self._writer.add(row, foggy, clear=one.clear, depth=levels)
+
+    def _add_fog(self, read: _Read, levels: NDArray[np.uint16]) -> tuple[bytes, FogDraw]:
+        """The encoded foggy image and its fog; a pair's is foggy already."""
+        recipe = self._recipe
+        if recipe.fog is None:
+            return read.content, _NO_FOG
+        draw = recipe.fog.draw(recipe.seed, read.record.image_id)
+        return images.encode(_scratch.fog(read.image, levels, draw), recipe.codec), draw
 
     def _row(self, read: _Read, depth: str = "", draw: FogDraw = _NO_FOG) -> Row:
-        record = read.record
         height, width = read.image.shape[:2]
-        return Row(
-            image_id=record.image_id,
+        return Row.of(
+            read.record,
             domain=self._recipe.domain,
-            source=record.source,
-            source_path=record.source_path,
             sha256=files.sha256_bytes(read.content),
-            vehicle_id=record.vehicle_id,
-            camera_id=record.camera_id,
-            split=None,
-            source_split=record.source_split,
-            shard=self._writer.path.name,
-            row=len(self._writer.rows),
-            height=height,
-            width=width,
+            place=(self._writer.path.name, len(self._writer.rows)),
+            size=(height, width),
             depth=depth,
             beta=draw.beta,
             airlight=draw.airlight,

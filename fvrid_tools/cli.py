@@ -15,8 +15,9 @@ from .records import FvridError, OptionError
 
 if TYPE_CHECKING:
     from .build import Recipe
+    from .records import Part
 
-SOURCES = ("veri-wild", "folder")
+SOURCES = ("veri-wild", "folder", "mini")
 SYNTHETIC, REAL = Path("data/fvrid-syn"), Path("data/fvrid-real")
 
 
@@ -75,7 +76,8 @@ def _source_options(command: Any) -> Any:
             "roots",
             type=click.Path(path_type=Path),
             multiple=True,
-            help="Where the source lies; one a --src.  [default: $FVRID_VERI_WILD, $FVRID_FOLDER, or data/SRC]",
+            help="Where the source lies; one a --src.  [default: $FVRID_VERI_WILD, $FVRID_FOLDER, $FVRID_MINI,"
+            " or data/SRC; mini lies inside the package]",
         ),
         click.option(
             "--src",
@@ -93,7 +95,12 @@ def _source_options(command: Any) -> Any:
 @cli.command("build-syn")
 @_source_options
 @click.option("--out", type=click.Path(path_type=Path), default=SYNTHETIC, show_default=True, help="A new folder.")
-@click.option("--depth", default="planar", show_default=True, metavar="SPEC", help="planar | constant[:D] | files:DIR.")
+@click.option(
+    "--depth",
+    metavar="SPEC",
+    help="source | planar | constant[:D] | files:DIR.  [default: source where every --src carries depth, as mini does;"
+    " else planar]",
+)
 @click.option(
     "--fog",
     type=click.Choice(("paper", "release")),
@@ -126,7 +133,7 @@ def build_syn(
     roots: tuple[Path, ...],
     pattern: str | None,
     out: Path,
-    depth: str,
+    depth: str | None,
     fog: str,
     beta: tuple[float, float] | None,
     airlight: tuple[float, float] | None,
@@ -141,27 +148,52 @@ def build_syn(
 
     preset = PRESETS[fog]
     ranges = FogRange(beta=beta or preset.beta, airlight=airlight or preset.airlight)
-    recipe = Recipe(seed=seed, codec=codec, depth=open_estimator(depth), fog=ranges)
-    _build(names, roots, pattern, out, recipe, workers)
+    recipe = Recipe(seed=seed, codec=codec, depth=open_estimator(_depth_spec(depth, names)), fog=ranges)
+    _build(names, roots, pattern, "clear", out, recipe, workers)
+
+
+def _depth_spec(named: str | None, names: tuple[str, ...]) -> str:
+    """What --depth says, or its default. OptionError for `source` where one of the sources carries none."""
+    from .sources import carries_depth
+
+    bare = [name for name in names if not carries_depth(name)]
+    if named == "source" and bare:
+        raise OptionError(f"--depth source: {bare[0]} carries no depth of its own; take another, such as planar.")
+    return named or ("planar" if bare else "source")
 
 
 @cli.command("build-real")
 @_source_options
 @click.option("--out", type=click.Path(path_type=Path), default=REAL, show_default=True, help="A new folder.")
+@click.option(
+    "--pairs",
+    is_flag=True,
+    help="Only foggy images that have a clear counterpart, stored with it and their depth: for measuring defogging"
+    " (PSNR, SSIM), never for training.",
+)
 @SEED
 def build_real(
-    names: tuple[str, ...], roots: tuple[Path, ...], pattern: str | None, out: Path, seed: int, workers: int
+    names: tuple[str, ...],
+    roots: tuple[Path, ...],
+    pattern: str | None,
+    out: Path,
+    pairs: bool,
+    seed: int,
+    workers: int,
 ) -> None:
-    """Store images of real fog as they are: FVRID_Real. Every image of the sources is taken."""
+    """Store images of real fog as they are: FVRID_Real. Every foggy image of the sources is taken."""
     from .build import Recipe
+    from .depth import open_estimator
 
-    _build(names, roots, pattern, out, Recipe(seed=seed), workers)
+    recipe = Recipe(seed=seed, depth=open_estimator("source") if pairs else None)
+    _build(names, roots, pattern, "pairs" if pairs else "real", out, recipe, workers)
 
 
 def _build(
     names: tuple[str, ...],
     roots: tuple[Path, ...],
     pattern: str | None,
+    part: "Part",
     out: Path,
     recipe: "Recipe",
     workers: int,
@@ -174,7 +206,7 @@ def _build(
     if roots and len(roots) != len(names):
         raise OptionError(f"{len(roots)} --root for {len(names)} --src: give one for each, in the same order.")
     listings = [
-        read_source(name, root, pattern) for name, root in zip(names, roots or [None] * len(names), strict=True)
+        read_source(name, root, pattern, part) for name, root in zip(names, roots or [None] * len(names), strict=True)
     ]
     for listing in listings:
         click.echo(listing.summary, err=True)
@@ -278,3 +310,64 @@ def export_command(data: Path, form: Any, out: Path) -> None:
     with _bar(len(finished), "export") as progress:
         count = export(finished, form, out, progress)
     click.echo(f"{out}: {count} images")
+
+
+_FOGS: dict[str, Any] = {
+    "none": (),
+    "homogeneous": ("homogeneous",),
+    "patchy": ("patchy",),
+    "mixed": ("homogeneous", "patchy"),
+}
+
+
+@cli.command()
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="A new folder, or one to go on with.")
+@click.option("--vehicles", type=click.IntRange(min=1), default=100, show_default=True, help="How many vehicles.")
+@click.option("--views", type=click.IntRange(min=1), default=8, show_default=True, help="Images of each.")
+@click.option(
+    "--fog",
+    type=click.Choice(tuple(_FOGS)),
+    default="none",
+    show_default=True,
+    help="Path-traced fog: of one density, or in patches.",
+)
+@click.option(
+    "--pairs",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Test vehicles in fog whose clear counterparts are rendered too.",
+)
+@click.option(
+    "--size", type=click.IntRange(min=32), default=128, show_default=True, help="Pixels a side, a multiple of 4."
+)
+@click.option(
+    "--samples", type=click.IntRange(min=4), default=12, show_default=True, help="Paths a pixel: noise against time."
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    default=lambda: os.cpu_count() or 1,
+    show_default="one a core",
+    help="Processes; their number changes no byte.",
+)
+@SEED
+def render(
+    out: Path, vehicles: int, views: int, fog: str, pairs: int, size: int, samples: int, workers: int, seed: int
+) -> None:
+    """Path-trace vehicles seen by surveillance cameras, clear with exact depth or in fog: a source of images.
+
+    Needs the extra `render`. A render that was stopped goes on where it was. Build from it with --src mini --root OUT.
+    """
+    if size % 4:
+        raise OptionError(f"--size {size}: take a multiple of 4.")
+    if pairs and fog == "none":
+        raise OptionError("--pairs: clear views have no clear counterpart; name a --fog.")
+    from .render.plan import Fleet
+    from .render.run import Recipe, render
+
+    fleet = Fleet(seed=seed, vehicles=vehicles, views=views, fog=_FOGS[fog], pairs=pairs)
+    recipe = Recipe(fleet=fleet, size=size, samples=samples)
+    with _bar(vehicles * views, "render") as progress:
+        count = render(out, recipe, workers, progress)
+    click.echo(f"{out}: {count} images of {vehicles} vehicles")

@@ -9,8 +9,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, overload
 
-import numpy as np
-
 from . import images, manifest
 from .files import inside
 from .images import FloatArray, Uint8Image
@@ -55,17 +53,16 @@ class Sample:
 
     @cached_property
     def clear(self) -> Uint8Image | None:
-        """(H, W, 3) uint8 RGB; None in the real domain."""
+        """(H, W, 3) uint8 RGB; None in the real domain, but for the pairs of `build-real --pairs`."""
         return self._decode("clear") if self._shard.has("clear") else None
 
     @cached_property
     def depth(self) -> FloatArray | None:
-        """(H, W) float32 in [0, 1], 0 nearest, 1 farthest; None in the real domain."""
+        """(H, W) float32 in [0, 1], 0 nearest, 1 farthest; None in the real domain, but for pairs."""
         if not self._shard.has("depth"):
             return None
         packed = self._shard.read("depth", self.row.row)
-        levels = unpack_depth(packed, self.row.height, self.row.width)
-        return levels.astype(np.float32) / np.float32(65535)
+        return images.depth_of_levels(unpack_depth(packed, self.row.height, self.row.width))
 
 
 class Dataset(Sequence[Sample]):

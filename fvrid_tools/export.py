@@ -9,8 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
 from . import files, images
 from .dataset import Dataset, Sample
 from .depth.files import AUTHORS_NAME
@@ -64,7 +62,7 @@ def _members(sample: Sample) -> dict[str, bytes]:
     columns = {"foggy": sample.encoded("foggy")}
     if sample.depth is not None:
         columns["clear"] = sample.encoded("clear")
-        columns["depth"] = images.encode_depth(np.rint(sample.depth * 65535).astype(np.uint16))
+        columns["depth"] = images.encode_depth(images.levels_of_depth(sample.depth))
     return columns
 
 

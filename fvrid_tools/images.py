@@ -7,7 +7,7 @@ no detour over BGR); every other format, and JPEGs that are CMYK or carry an EXI
 import io
 import struct
 import warnings
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -118,11 +118,16 @@ def check_size(image: Uint8Image) -> None:
 def encode(image: Uint8Image, codec: Codec = "jpeg") -> bytes:
     """Encode (H, W, 3) uint8 RGB: "jpeg" is quality 95 without chroma subsampling, "png" is lossless."""
     if codec == "jpeg":
-        encoded: bytes = simplejpeg.encode_jpeg(
-            image, quality=JPEG_QUALITY, colorspace="RGB", colorsubsampling="444", fastdct=False
-        )
-        return encoded
+        return encode_jpeg(image)
     return cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes()
+
+
+def encode_jpeg(image: Uint8Image, quality: int = JPEG_QUALITY, chroma: Literal["444", "420"] = "444") -> bytes:
+    """Encode (H, W, 3) uint8 RGB; "420" stores colour at half resolution, as cameras do."""
+    encoded: bytes = simplejpeg.encode_jpeg(
+        image, quality=quality, colorspace="RGB", colorsubsampling=chroma, fastdct=False
+    )
+    return encoded
 
 
 def suffix(content: bytes) -> str:
@@ -146,7 +151,18 @@ def decode_depth(content: bytes) -> FloatArray:
         raise ImageRefused(f"the depth picture is unreadable: {error}") from None
     if values.ndim == 3:
         values = values[..., 0]
-    return values.astype(np.float32) / np.float32(255 if values.dtype == np.uint8 else 65535)
+    return values.astype(np.float32) / np.float32(255) if values.dtype == np.uint8 else depth_of_levels(values)
+
+
+def depth_of_levels(levels: NDArray[Any]) -> FloatArray:
+    """16 bits -> [0, 1]; `levels_of_depth` gives the very levels back."""
+    return levels.astype(np.float32) / np.float32(65535)
+
+
+def levels_of_depth(depth: FloatArray) -> NDArray[np.uint16]:
+    """[0, 1] -> 16 bits, rounded to nearest."""
+    levels: NDArray[np.uint16] = np.rint(depth * np.float32(65535)).astype(np.uint16)
+    return levels
 
 
 def encode_depth(depth: NDArray[np.uint16]) -> bytes:

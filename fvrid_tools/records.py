@@ -1,8 +1,9 @@
 """The vocabulary that every stage shares; imports nothing of ours."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 
 class FvridError(Exception):
@@ -15,6 +16,20 @@ class OptionError(FvridError):
 
 class ImageRefused(Exception):
     """Why one image cannot be used; it ends up as a line of rejects.csv, not as an error."""
+
+
+Part = Literal["clear", "real", "pairs"]  # of a source: clear views, real fog, real fog with clear counterparts
+
+
+class InShard(NamedTuple):
+    """Where a picture lies that is no file of its own: a shard's file, column ("clear", ...) and row."""
+
+    path: Path
+    column: str
+    row: int
+
+
+Place = Path | InShard  # of a picture; pictures.py reads either
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -32,10 +47,18 @@ class ImageRecord:
     camera_id: str | None  # None where the source does not tell
     source_split: str | None  # "train" or "test" where the source's own lists say so
     root: Path
+    image: InShard | None = field(default=None, compare=False)  # None where it is the file `path`
+    depth: Place | None = field(default=None, compare=False)  # exact depth, where the source carries it
+    clear: Place | None = field(default=None, compare=False)  # counterpart of a foggy image, where there is one
 
     @property
     def path(self) -> Path:
         return self.root / self.source_path
+
+    @property
+    def place(self) -> Place:
+        """Where the image itself lies."""
+        return self.image or self.path
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -73,9 +96,42 @@ class Row(NamedTuple):
     row: int  # within the shard
     height: int
     width: int
-    depth: str  # the estimator; "" in the real domain
+    depth: str  # the estimator; "" in the real domain, but for pairs
     beta: float
     airlight: float
+
+    @classmethod
+    def of(
+        cls,
+        record: ImageRecord,
+        *,
+        domain: str,
+        sha256: str,
+        place: tuple[str, int],
+        size: tuple[int, int],
+        depth: str = "",
+        beta: float = math.nan,
+        airlight: float = math.nan,
+    ) -> "Row":
+        """The row of a record, not split yet.  place: shard and row.  size: height and width."""
+        return cls(
+            image_id=record.image_id,
+            domain=domain,
+            source=record.source,
+            source_path=record.source_path,
+            sha256=sha256,
+            vehicle_id=record.vehicle_id,
+            camera_id=record.camera_id,
+            split=None,
+            source_split=record.source_split,
+            shard=place[0],
+            row=place[1],
+            height=size[0],
+            width=size[1],
+            depth=depth,
+            beta=beta,
+            airlight=airlight,
+        )
 
     @property
     def identity(self) -> tuple[str, str]:

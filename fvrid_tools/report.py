@@ -19,7 +19,8 @@ def _evenly(count: int, wanted: int) -> list[int]:
 
 def dataset_report(data: Dataset, pictures: int = 24, progress: Callable[[int], None] = lambda count: None) -> str:
     """The report of a dataset as an HTML document that needs no other file. `progress` counts images read."""
-    synthetic = bool(data.rows) and data.rows[0].domain == "synthetic"
+    synthetic = data.info["domain"] == "synthetic"
+    pairs = ["clear", "depth (far is white)"] if synthetic or data.info.get("pairs") else []
     strips = []
     for index in _evenly(len(data), pictures):
         strips.append(_strip(data[index]))
@@ -30,17 +31,19 @@ def dataset_report(data: Dataset, pictures: int = 24, progress: Callable[[int], 
         title=f"FVRID dataset: {data.folder.name}",
         info=data.info,
         table=stats.count(data),
-        columns=["clear", "depth (far is white)", "transmission", "foggy"] if synthetic else ["foggy"],
+        columns=[*pairs, *(["transmission"] if synthetic else []), "foggy"],
         charts=_charts(data, progress) if synthetic else [],
         strips=strips,
     )
 
 
 def _strip(sample: Sample) -> dict[str, Any]:
-    shown, fog = [sample.foggy], ""
+    shown, fog = [], ""
     if sample.clear is not None and sample.depth is not None:
+        shown = [sample.clear, page.grey(sample.depth)]
+    if sample.domain == "synthetic" and sample.depth is not None:
         t = transmission(sample.depth, sample.beta)
-        shown = [sample.clear, page.grey(sample.depth), page.grey(t), sample.foggy]
+        shown.append(page.grey(t))
         fog = f"β = {sample.beta:.2f}, A = {sample.airlight:.2f}, t = {t.min():.2f} to {t.max():.2f}"
     return {
         "image_id": sample.image_id,
@@ -48,7 +51,7 @@ def _strip(sample: Sample) -> dict[str, Any]:
         "camera_id": sample.camera_id,
         "split": sample.split,
         "fog": fog,
-        "pictures": [page.picture(image) for image in shown],
+        "pictures": [page.picture(image) for image in (*shown, sample.foggy)],
     }
 
 

@@ -76,6 +76,13 @@ def train(data: Path, real: Path | None, recipe: str, changes: tuple[str, ...], 
     help="What to embed.",
 )
 @click.option(
+    "--queries",
+    type=click.Choice(("one", "all")),
+    default="one",
+    show_default=True,
+    help="One a vehicle, as in the paper, or every test image in turn: steadier where vehicles are few.",
+)
+@click.option(
     "--feature",
     type=click.Choice(("after-bn", "before-bn")),
     default="after-bn",
@@ -97,6 +104,7 @@ def evaluate(
     data: Path,
     domain: str | None,
     images: str,
+    queries: str,
     feature: str,
     device: str,
     workers: int,
@@ -116,6 +124,7 @@ def evaluate(
 
     options: dict[str, Any] = {
         "condition": images,
+        "queries": queries,
         "before_bn": feature == "before-bn",
         "device": device,
         "workers": workers,

@@ -1,6 +1,6 @@
 """Embed the query and gallery images of a dataset and score the ranking."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -66,6 +66,7 @@ def evaluate_dataset(
     size: int,
     *,
     images: str = "foggy",
+    queries: str = "one",
     before_bn: bool = False,
     workers: int = 0,
     device: torch.device | None = None,
@@ -73,10 +74,11 @@ def evaluate_dataset(
 ) -> tuple[Result, RetrievalScores]:
     """Score the "query" and "gallery" splits of a dataset at size x size pixels.
 
-    images: "foggy", "clear" (synthetic domain only) or "defogged".  `progress` counts images.
+    images: "foggy", "clear" (synthetic domain, and pairs) or "defogged".  queries: "one" a vehicle, the paper's protocol, or
+    "all": every test image in turn against all others.  `progress` counts images.
     Raises DataError where a split is empty, or no query has a match.
     """
-    if images == "clear" and dataset.info["domain"] == "real":
+    if images == "clear" and dataset.info["domain"] == "real" and not dataset.info.get("pairs"):
         raise DataError(f"{dataset.folder} is real and has no clear images; name another --data or --images.")
     device = device or torch.device("cpu")
     parts = {split: dataset.select(split=split) for split in ("query", "gallery")}
@@ -90,23 +92,38 @@ def evaluate_dataset(
         embeddings[split] = embed(
             net.to(device), batches, defog=images == "defogged", before_bn=before_bn, progress=progress
         )
-    query, gallery = parts["query"].rows, parts["gallery"].rows
+    rows = {split: list(part.rows) for split, part in parts.items()}
+    chosen = f"one random {images} image of each test vehicle is the query, the rest gallery"
+    if queries == "all":
+        both = np.concatenate([embeddings["query"], embeddings["gallery"]])
+        both_rows = rows["query"] + rows["gallery"]
+        rows = dict.fromkeys(rows, both_rows)
+        embeddings = dict.fromkeys(embeddings, both)
+        chosen = f"every {images} test image is a query against all others"
+        if any(row.camera_id is None for row in both_rows):
+            chosen += ", an image without a known camera counting as a camera of its own"
+    cameras: dict[str, list[Hashable]] = {split: [_camera(row) for row in part] for split, part in rows.items()}
+    if queries == "all":  # an image is not to be found by itself: where its camera is not known, it is its own
+        cameras = {
+            split: [camera or row.image_id for camera, row in zip(cameras[split], rows[split], strict=True)]
+            for split in rows
+        }
     scores = evaluate(
         embeddings["query"],
         embeddings["gallery"],
-        [row.identity for row in query],
-        [row.identity for row in gallery],
-        [_camera(row) for row in query],
-        [_camera(row) for row in gallery],
+        [row.identity for row in rows["query"]],
+        [row.identity for row in rows["gallery"]],
+        cameras["query"],
+        cameras["gallery"],
     )
     result = Result(
         scores=scores.summary(),
         domain=dataset.info["domain"],
         images=images,
         feature="before BN" if before_bn else "after BN",
-        queries=len(parts["query"]),
-        gallery=len(parts["gallery"]),
-        protocol=f"one random {images} image of each test vehicle is the query, the rest gallery; {scores.protocol}",
+        queries=len(rows["query"]),
+        gallery=len(rows["gallery"]),
+        protocol=f"{chosen}; {scores.protocol}",
         data_sha256=dataset.info["manifest_sha256"],
     )
     return result, scores

@@ -22,8 +22,8 @@ RECIPE = "recipe.toml"
 _GAP = 6  # pixels between pictures
 
 
-def result_path(run: Path, domain: str, condition: str) -> Path:
-    return run / f"eval-{domain}-{condition}.json"
+def result_path(run: Path, domain: str, condition: str, queries: str = "one") -> Path:
+    return run / f"eval-{domain}-{condition}{'-all-queries' if queries == 'all' else ''}.json"
 
 
 @torch.inference_mode()

@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.utils.tensorboard import SummaryWriter
@@ -106,6 +107,10 @@ class _Domains:
         for dataset, domain in ((data, "synthetic"), (real, "real")):
             if dataset is not None and dataset.info["domain"] != domain:
                 raise DataError(f"{dataset.folder} is not of the {domain} domain; --data is synthetic, --real real.")
+            if dataset is not None and dataset.info.get("pairs"):
+                raise DataError(
+                    f"{dataset.folder} holds pairs for measuring defogging, never for training; name another."
+                )
         self._recipe = recipe
         self._synthetic = TrainingSet.of(data, recipe.image_size, recipe.fog.redraw)
         self._real = None if real is None else TrainingSet.of(real, recipe.image_size)
@@ -173,7 +178,14 @@ def _log(run: Path, board: SummaryWriter, epoch: int, means: dict[str, float]) -
 
 
 def evaluate_weights(
-    weights: Path, data: Dataset, *, condition: str, before_bn: bool, device: str, workers: int
+    weights: Path,
+    data: Dataset,
+    *,
+    condition: str,
+    queries: str = "one",
+    before_bn: bool = False,
+    device: str = "auto",
+    workers: int = 0,
 ) -> tuple[Result, SJDL, Architecture]:
     """Score a weights file on a dataset, with a progress bar on stderr."""
     net, architecture = load_network(weights)
@@ -184,6 +196,7 @@ def evaluate_weights(
             data,
             architecture.image_size,
             images=condition,
+            queries=queries,
             before_bn=before_bn,
             workers=workers,
             device=pick_device(device),
@@ -192,12 +205,14 @@ def evaluate_weights(
     return result, net, architecture
 
 
-def evaluate_run(run: Path, data: Dataset, *, condition: str, before_bn: bool, device: str, workers: int) -> Result:
-    """Score a run's weights on a dataset, store the result beside them and write the report anew."""
-    result, net, architecture = evaluate_weights(
-        run / WEIGHTS, data, condition=condition, before_bn=before_bn, device=device, workers=workers
-    )
-    write_atomic(result_path(run, result.domain, condition), json.dumps(result.to_json(), indent=1) + "\n")
-    write_examples(run, net, data, architecture.image_size, pick_device(device))
+def evaluate_run(run: Path, data: Dataset, *, condition: str, queries: str = "one", **options: Any) -> Result:
+    """Score a run's weights on a dataset, store the result beside them and write the report anew.
+
+    options: those of `evaluate_weights`.
+    """
+    result, net, architecture = evaluate_weights(run / WEIGHTS, data, condition=condition, queries=queries, **options)
+    path = result_path(run, result.domain, condition, queries)
+    write_atomic(path, json.dumps(result.to_json(), indent=1) + "\n")
+    write_examples(run, net, data, architecture.image_size, pick_device(options.get("device", "auto")))
     write_report(run)
     return result

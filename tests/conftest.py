@@ -1,4 +1,4 @@
-"""Small datasets of drawn vehicles, built once a session; tests that change one work on a copy."""
+"""Small datasets of FVRID-Mini's images, built once a session; tests that change one work on a copy."""
 
 import os
 import shutil
@@ -10,8 +10,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 os.environ["HF_HUB_OFFLINE"] = "1"  # before the hub is imported: no test waits for a network
 
-import drawn_vehicles
 import hypothesis
+import mini_layouts
 
 from fvrid_tools import build, sources
 from fvrid_tools.depth import open_estimator
@@ -26,11 +26,11 @@ VEHICLES, VIEWS = 12, 4
 
 
 @pytest.fixture(scope="session")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def laid_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """clear/ in VERI-Wild's layout and foggy/ as folders: 12 vehicles with 4 views each."""
-    root = tmp_path_factory.mktemp("drawn")
-    drawn_vehicles.write_clear(root / "clear", VEHICLES, VIEWS)
-    drawn_vehicles.write_foggy(root / "foggy", VEHICLES, VIEWS)
+    root = tmp_path_factory.mktemp("laid-out")
+    mini_layouts.write_clear(root / "clear", VEHICLES, VIEWS)
+    mini_layouts.write_foggy(root / "foggy", VEHICLES, VIEWS)
     return root
 
 
@@ -40,20 +40,20 @@ def recipe() -> build.Recipe:
 
 
 @pytest.fixture(scope="session")
-def built(drawn: Path, recipe: build.Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def built(laid_out: Path, recipe: build.Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A synthetic dataset, split. Not to be changed."""
     out = tmp_path_factory.mktemp("built") / "syn"
-    build.build([sources.read_source("veri-wild", drawn / "clear")], out, recipe)
+    build.build([sources.read_source("veri-wild", laid_out / "clear")], out, recipe)
     write_split(out, seed=0)
     return out
 
 
 @pytest.fixture(scope="session")
-def built_real(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def built_real(laid_out: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A real dataset, split. Not to be changed."""
     out = tmp_path_factory.mktemp("built-real") / "real"
     pattern = r"(?P<vehicle_id>\d+)/c(?P<camera_id>\d+)"
-    build.build([sources.read_source("folder", drawn / "foggy", pattern)], out, build.Recipe())
+    build.build([sources.read_source("folder", laid_out / "foggy", pattern)], out, build.Recipe())
     write_split(out, seed=0)
     return out
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import drawn_vehicles
+import mini_layouts
 import numpy as np
 import pytest
 
@@ -26,8 +26,8 @@ def content(folder: Path) -> Bytes:
 
 
 @pytest.fixture
-def listing(drawn: Path) -> Listing:
-    return sources.read_source("veri-wild", drawn / "clear")
+def listing(laid_out: Path) -> Listing:
+    return sources.read_source("veri-wild", laid_out / "clear")
 
 
 @pytest.fixture
@@ -55,17 +55,17 @@ def test_lossless_storage_agrees_to_rounding(tmp_path: Path, listing: Listing, r
         assert np.abs(again - sample.foggy / 255).max() <= 1 / 255
 
 
-def test_the_clear_image_is_the_source_file(built: Path, drawn: Path) -> None:
+def test_the_clear_image_is_the_source_file(built: Path, laid_out: Path) -> None:
     for sample in fvrid_tools.open_dataset(built)[:5]:
-        assert sample.encoded("clear") == (drawn / "clear" / sample.row.source_path).read_bytes()
+        assert sample.encoded("clear") == (laid_out / "clear" / sample.row.source_path).read_bytes()
 
 
-def test_real_images_are_stored_as_they_are(built_real: Path, drawn: Path) -> None:
+def test_real_images_are_stored_as_they_are(built_real: Path, laid_out: Path) -> None:
     data = fvrid_tools.open_dataset(built_real)
     sample = data[0]
     assert (sample.domain, sample.clear, sample.depth) == ("real", None, None)
     assert np.isnan([sample.beta, sample.airlight]).all()
-    assert sample.encoded("foggy") == (drawn / "foggy" / sample.row.source_path).read_bytes()
+    assert sample.encoded("foggy") == (laid_out / "foggy" / sample.row.source_path).read_bytes()
     assert sample.camera_id == "1"
 
 
@@ -147,7 +147,7 @@ def test_an_output_that_cannot_be_made_is_one_sentence(tmp_path: Path, listing: 
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks at processes in /proc")
-def test_workers_leave_when_the_build_is_killed(tmp_path: Path, drawn: Path) -> None:
+def test_workers_leave_when_the_build_is_killed(tmp_path: Path, laid_out: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path; from fvrid_tools import pool\n"
         "class Sleep:\n"
@@ -192,8 +192,8 @@ def test_a_full_disk_is_one_sentence_and_a_rerun_completes(
 
 def test_bad_images_are_refused_with_a_reason_and_the_rest_is_built(tmp_path: Path, recipe: build.Recipe) -> None:
     root = tmp_path / "folder"
-    good = drawn_vehicles.jpeg(drawn_vehicles.draw_vehicle(1, 0, 0))
-    tiny = drawn_vehicles.jpeg(drawn_vehicles.draw_vehicle(1, 0, 0).resize((1, 1)))
+    good = mini_layouts.jpeg(mini_layouts.picture(1, 0))
+    tiny = mini_layouts.jpeg(mini_layouts.picture(1, 0).resize((1, 1)))
     for name, data in {
         "v/good.jpg": good,
         "v/good.png": good,  # the same id as the file before
@@ -230,8 +230,8 @@ def test_estimators_that_like_batches_give_the_same(tmp_path: Path, listing: Lis
     assert content(tmp_path / "single") == content(tmp_path / "batch")
 
 
-def test_sources_can_be_joined(tmp_path: Path, drawn: Path, listing: Listing, recipe: build.Recipe) -> None:
-    other = sources.read_source("folder", drawn / "foggy")
+def test_sources_can_be_joined(tmp_path: Path, laid_out: Path, listing: Listing, recipe: build.Recipe) -> None:
+    other = sources.read_source("folder", laid_out / "foggy")
     build.build([listing, other], tmp_path / "out", recipe)
     data = fvrid_tools.open_dataset(tmp_path / "out")
     assert len(data) == 96
@@ -248,12 +248,12 @@ def test_a_finished_dataset_that_lost_bytes_is_not_called_finished(
         build.build([listing], copy, recipe)
 
 
-def test_dataset_json_says_what_was_built(built: Path, drawn: Path, tmp_path: Path) -> None:
+def test_dataset_json_says_what_was_built(built: Path, laid_out: Path, tmp_path: Path) -> None:
     info = json.loads((built / manifest.DATASET).read_text())
     assert info["command"].startswith("fvrid build-syn --src veri-wild --depth planar --beta 0.4 1.6")
     assert info["images"] == sum(shard["images"] for shard in info["shards"]) == 48
     build.build(
-        [sources.read_source("folder", drawn / "foggy", "(?P<vehicle_id>\\d+)")], tmp_path / "r", build.Recipe()
+        [sources.read_source("folder", laid_out / "foggy", "(?P<vehicle_id>\\d+)")], tmp_path / "r", build.Recipe()
     )
     command = json.loads((tmp_path / "r" / manifest.DATASET).read_text())["command"]
     assert command == r"fvrid build-real --src folder --pattern '(?P<vehicle_id>\d+)' --seed 0"
@@ -265,8 +265,8 @@ def test_fog_is_drawn_from_the_ranges_asked_for(tmp_path: Path, listing: Listing
     assert {(row.beta, row.airlight) for row in manifest.read_manifest(tmp_path / "out")} == {(2, 0.25)}
 
 
-def test_a_removed_source_after_the_build_harms_nothing(tmp_path: Path, drawn: Path, recipe: build.Recipe) -> None:
-    root = Path(shutil.copytree(drawn / "clear", tmp_path / "in"))
+def test_a_removed_source_after_the_build_harms_nothing(tmp_path: Path, laid_out: Path, recipe: build.Recipe) -> None:
+    root = Path(shutil.copytree(laid_out / "clear", tmp_path / "in"))
     build.build([sources.read_source("veri-wild", root)], tmp_path / "out", recipe)
     shutil.rmtree(root)
     assert all(

@@ -35,9 +35,9 @@ def test_help_waits_for_no_heavy_import(module: str) -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
-def test_the_readmes_commands_work(drawn: Path, tmp_path: Path) -> None:
+def test_the_readmes_commands_work(laid_out: Path, tmp_path: Path) -> None:
     out = tmp_path / "syn"
-    result = run("build-syn", "--src", "veri-wild", "--root", drawn / "clear", "--out", out)
+    result = run("build-syn", "--src", "veri-wild", "--root", laid_out / "clear", "--out", out)
     assert result.exit_code == 0, result.output
     assert "48 images of 12 vehicles" in result.stdout
     assert "FVRID_Syn" in run("split", out).stdout
@@ -50,13 +50,13 @@ def test_the_readmes_commands_work(drawn: Path, tmp_path: Path) -> None:
     assert run("export", out, "--format", "folder", "--out", tmp_path / "folder").exit_code == 0
 
 
-def test_build_real_and_pattern(drawn: Path, tmp_path: Path) -> None:
+def test_build_real_and_pattern(laid_out: Path, tmp_path: Path) -> None:
     pattern = r"(?P<vehicle_id>\d+)/c(?P<camera_id>\d+)"
     arguments = (
         "--src",
         "folder",
         "--root",
-        drawn / "foggy",
+        laid_out / "foggy",
         "--out",
         tmp_path / "real",
         "--pattern",
@@ -95,9 +95,9 @@ def test_bad_usage_exits_2_and_bad_data_1_with_a_sentence(arguments: list[str], 
     assert "Traceback" not in result.output
 
 
-def test_an_unwritable_output_is_a_sentence(drawn: Path, tmp_path: Path) -> None:
+def test_an_unwritable_output_is_a_sentence(laid_out: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    result = run("build-syn", "--src", "veri-wild", "--root", drawn / "clear", "--out", tmp_path / "file")
+    result = run("build-syn", "--src", "veri-wild", "--root", laid_out / "clear", "--out", tmp_path / "file")
     assert result.exit_code == 1
     assert "cannot be made" in result.stderr
 
@@ -111,6 +111,8 @@ def test_a_missing_source_says_where_it_comes_from_in_two_lines(
     assert len(result.stderr.strip().splitlines()) == 2
     assert str(tmp_path / "vw") in result.stderr
     assert "github.com/PKU-IMRE/VERI-Wild" in result.stderr
+    assert "ROOT/images/<vehicle>/<image>.jpg" in result.stderr
+    assert "--src mini, which needs no download" in result.stderr
 
 
 def test_sjdl_says_what_is_wrong(built: Path, built_real: Path, tmp_path: Path) -> None:

@@ -105,13 +105,13 @@ def test_a_manifest_that_lies_is_refused(copy: Path, old: str, new: str, message
         fvrid_tools.open_dataset(copy)
 
 
-def test_a_dataset_built_again_in_the_same_place_is_read_anew(tmp_path: Path, drawn: Path, recipe: Recipe) -> None:
-    listing = read_source("veri-wild", drawn / "clear")
+def test_a_dataset_built_again_in_the_same_place_is_read_anew(tmp_path: Path, laid_out: Path, recipe: Recipe) -> None:
+    listing = read_source("veri-wild", laid_out / "clear")
     for seed in (1, 2):
         shutil.rmtree(tmp_path / "out", ignore_errors=True)
         build([listing], tmp_path / "out", replace(recipe, seed=seed))
         for sample in fvrid_tools.open_dataset(tmp_path / "out")[::20]:
-            assert sample.encoded("clear") == (drawn / "clear" / sample.row.source_path).read_bytes()
+            assert sample.encoded("clear") == (laid_out / "clear" / sample.row.source_path).read_bytes()
 
 
 def test_no_dataset_json_is_no_dataset(copy: Path) -> None:

@@ -38,9 +38,9 @@ def test_real_datasets_show_foggy_images_and_no_histogram(built_real: Path) -> N
     assert "<svg" not in html
 
 
-def test_no_fog_at_all_can_be_shown(tmp_path: Path, drawn: Path) -> None:
+def test_no_fog_at_all_can_be_shown(tmp_path: Path, laid_out: Path) -> None:
     recipe = Recipe(depth=open_estimator("constant"), fog=FogRange(beta=(0, 0), airlight=(0, 0)))
-    build([read_source("veri-wild", drawn / "clear")], tmp_path / "out", recipe)
+    build([read_source("veri-wild", laid_out / "clear")], tmp_path / "out", recipe)
     assert dataset_report(fvrid_tools.open_dataset(tmp_path / "out"), pictures=1).count("<svg") == 3
 
 

@@ -1,7 +1,7 @@
 import os
 from pathlib import Path
 
-import drawn_vehicles
+import mini_layouts
 import pytest
 
 from fvrid_tools import sources
@@ -10,7 +10,7 @@ from fvrid_tools.records import FvridError, OptionError
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    drawn_vehicles.write_clear(tmp_path, vehicles=4, views=2)
+    mini_layouts.write_clear(tmp_path, vehicles=4, views=2)
     return tmp_path
 
 

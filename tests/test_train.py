@@ -1,4 +1,4 @@
-"""Short runs of the whole model half on drawn vehicles."""
+"""Short runs of the whole model half on images of FVRID-Mini."""
 
 import json
 from pathlib import Path
@@ -196,11 +196,11 @@ def test_a_run_that_could_not_begin_leaves_no_folder(built: Path, tmp_path: Path
     assert not (tmp_path / "run").exists()
 
 
-def test_an_unsplit_dataset_says_what_to_do(drawn: Path, tmp_path: Path, recipe: object) -> None:
+def test_an_unsplit_dataset_says_what_to_do(laid_out: Path, tmp_path: Path, recipe: object) -> None:
     from fvrid_tools.build import build
     from fvrid_tools.sources import read_source
 
-    build([read_source("veri-wild", drawn / "clear")], tmp_path / "out", recipe)  # type: ignore[arg-type]
+    build([read_source("veri-wild", laid_out / "clear")], tmp_path / "out", recipe)  # type: ignore[arg-type]
     with pytest.raises(DataError, match="run fvrid split"):
         run(tmp_path / "out", None, tmp_path / "run")
 
@@ -240,3 +240,12 @@ def test_training_on_real_photographs_beats_an_untrained_network(real_images: Pa
         result = evaluate_run(folder, data, condition="foggy", before_bn=False, device="cpu", workers=0)
         scores[epochs] = result.scores["mAP"]
     assert scores[8] > scores[0] + 0.05
+
+
+def test_every_test_image_can_be_a_query(trained: Path, built: Path) -> None:
+    data = fvrid_tools.open_dataset(built)
+    result = evaluate_run(trained, data, condition="foggy", queries="all", before_bn=False, device="cpu", workers=0)
+    tested = sum(row.split in ("query", "gallery") for row in data.rows)
+    assert (result.queries, result.gallery) == (tested, tested)
+    assert "every foggy test image is a query" in result.protocol
+    assert (trained / "eval-synthetic-foggy-all-queries.json").exists()

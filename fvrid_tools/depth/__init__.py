@@ -11,7 +11,7 @@ from ..images import FloatArray, Uint8Image
 from ..records import ImageRecord, OptionError
 
 FARTHEST_M = 81.0  # metres, where d = 1; Make3D's laser range, on which the original depth model was trained
-SPECS = "planar | constant[:D] | files:DIR"
+SPECS = "source | planar | constant[:D] | files:DIR"
 
 
 class DepthEstimator(Protocol):
@@ -27,6 +27,14 @@ class DepthEstimator(Protocol):
 
     def predict(self, images: Sequence[Uint8Image], records: Sequence[ImageRecord]) -> list[FloatArray]:
         """(H, W, 3) uint8 each -> (H, W) float32 in [0, 1] each. Raises ImageRefused, with the reason."""
+
+
+def _source(argument: str) -> DepthEstimator:
+    from .source import SourceDepth
+
+    if argument:
+        raise ValueError("source takes no argument")
+    return SourceDepth()
 
 
 def _planar(argument: str) -> DepthEstimator:
@@ -52,6 +60,7 @@ def _files(argument: str) -> DepthEstimator:
 
 
 _ESTIMATORS: dict[str, Callable[[str], DepthEstimator]] = {
+    "source": _source,
     "planar": _planar,
     "constant": _constant,
     "files": _files,

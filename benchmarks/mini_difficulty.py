@@ -1,0 +1,170 @@
+"""How hard is FVRID-Mini? Retrieval by colour, by an untrained network and by a small trained one, and its errors.
+
+    clear          test vehicles without fog: joint RGB histogram, untrained ResNet-18, one trained on clear images
+    in real fog    the path-traced fog: the histogram, the same trained network, and one trained in synthetic fog
+    errors         of the network trained on clear images: what the wrong first match shares with the query, how often
+                   queries of each end are wrong, and mAP from front to front and from front to rear
+
+Every test image is a query. All wanted from --src mini; --epochs 0 leaves the training out.
+"""
+
+import csv
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import torch
+from harness import finish, options, scratch
+
+from fvrid_tools import open_dataset
+from fvrid_tools.build import Recipe, build
+from fvrid_tools.dataset import Dataset
+from fvrid_tools.depth import open_estimator
+from fvrid_tools.fog import PRESETS, FogRange
+from fvrid_tools.sources import read_source
+from fvrid_tools.sources.mini import EMBEDDED
+from fvrid_tools.split import write_split
+from sjdl_model import SJDL, metrics
+from sjdl_model.checkpoint import load_network
+from sjdl_model.config import Recipe as TrainingRecipe
+from sjdl_model.config import read_recipe
+from sjdl_model.data import ImageSet, foggy, image_batches
+from sjdl_model.evaluate import embed
+from sjdl_model.train import train
+
+COLOUR_LEVELS = 8  # a channel
+
+
+def build_datasets(folder: Path) -> dict[str, Dataset]:
+    """Clear images as they are, in synthetic fog, and the real-fog domain."""
+    depth = open_estimator("source")
+    recipes = {
+        "clear": ("clear", Recipe(depth=depth, fog=FogRange(beta=(0.0, 0.0), airlight=(1.0, 1.0)))),
+        "synthetic": ("clear", Recipe(depth=depth, fog=PRESETS["paper"])),
+        "real": ("real", Recipe()),
+    }
+    for name, (part, recipe) in recipes.items():
+        build([read_source("mini", part=part)], folder / name, recipe, workers=2)
+        write_split(folder / name, seed=0, test_share=0.25)
+    return {name: open_dataset(folder / name) for name in recipes}
+
+
+def test_part(dataset: Dataset) -> Dataset:
+    return dataset.take([row for row in dataset.rows if row.split in ("query", "gallery")])
+
+
+def histograms(dataset: Dataset) -> np.ndarray:
+    """(N, 512): square roots of the shares of joint RGB cells, the Hellinger embedding."""
+    found = []
+    for sample in dataset:
+        cells = (sample.foggy // (256 // COLOUR_LEVELS)).astype(int) @ [COLOUR_LEVELS**2, COLOUR_LEVELS, 1]
+        found.append(np.sqrt(np.bincount(cells.ravel(), minlength=COLOUR_LEVELS**3) / cells.size))
+    return np.array(found, np.float32)
+
+
+def features(net: SJDL, dataset: Dataset, size: int) -> np.ndarray:
+    return embed(net, image_batches(ImageSet(dataset, size, foggy), 64, 2, torch.device("cpu")))
+
+
+def score(found: np.ndarray, dataset: Dataset) -> dict[str, float]:
+    names, cameras = [row.identity for row in dataset.rows], [row.camera_id for row in dataset.rows]
+    summary = metrics.evaluate(found, found, names, names, cameras, cameras).summary()
+    return {name: round(100 * value, 2) for name, value in summary.items()}
+
+
+def errors(found: np.ndarray, dataset: Dataset) -> dict[str, float]:
+    """What a wrong first match has in common with the query, in percent of the queries or of the errors."""
+    with (EMBEDDED / "views.csv").open(newline="") as file:
+        views = {row["image_id"]: row for row in csv.DictReader(file)}
+    facts = [views[row.image_id.rpartition("/")[2]] for row in dataset.rows]
+    distance = -found @ found.T + (found**2).sum(1) / 2
+    counts: Counter[str] = Counter()
+    for i, row in enumerate(dataset.rows):
+        junk = [r.identity == row.identity and r.camera_id == row.camera_id for r in dataset.rows]
+        order = np.argsort(np.where(junk, np.inf, distance[i]))
+        first = int(order[0])
+        end = "front" if facts[i]["facing"] == "front" else "rear" if facts[i]["facing"] == "rear" else "side"
+        counts[f"queries {end}"] += 1
+        if dataset.rows[first].identity == row.identity:
+            continue
+        counts["errors"] += 1
+        counts[f"errors of {end} queries"] += 1
+        counts["same model"] += facts[first]["model"] == facts[i]["model"]
+        counts["same colour"] += facts[first]["colour"] == facts[i]["colour"]
+        counts["same model and colour"] += (facts[first]["model"], facts[first]["colour"]) == (
+            facts[i]["model"],
+            facts[i]["colour"],
+        )
+        counts["same kind"] += facts[first]["kind"] == facts[i]["kind"]
+        counts["same facing"] += facts[first]["facing"] == facts[i]["facing"]
+        counts["same camera"] += facts[first]["camera_id"] == facts[i]["camera_id"]
+    total = counts["errors"] or 1
+    shares = {name: round(100 * counts[name] / total, 1) for name in counts if name.startswith("same")}
+    ends = {
+        f"errors of {end} queries": round(
+            100 * counts[f"errors of {end} queries"] / max(1, counts[f"queries {end}"]), 1
+        )
+        for end in ("front", "rear", "side")
+    }
+    across = across_ends(found, dataset, facts)
+    return {"errors": round(100 * total / len(facts), 1), **shares, **ends, **across}
+
+
+def across_ends(found: np.ndarray, dataset: Dataset, facts: list[dict[str, str]]) -> dict[str, float]:
+    """mAP where a query of one end is to find images of the same end only, and of the other end only."""
+    ends = np.array([fact["facing"] for fact in facts])
+    result = {}
+    for name, wanted in (("mAP front to front", "front"), ("mAP front to rear", "rear")):
+        query, gallery = np.flatnonzero(ends == "front"), np.flatnonzero(ends == wanted)
+        ids = [row.identity for row in dataset.rows]
+        cameras = [row.camera_id for row in dataset.rows]
+        scores = metrics.evaluate(
+            found[query],
+            found[gallery],
+            [ids[i] for i in query],
+            [ids[i] for i in gallery],
+            [cameras[i] for i in query],
+            [cameras[i] for i in gallery],
+        )
+        result[name] = round(100 * scores.mAP, 1)
+    return result
+
+
+def trained(dataset: Dataset, recipe: TrainingRecipe, run: Path) -> SJDL:
+    train(dataset, None, recipe, run)
+    return load_network(run / "weights.safetensors")[0]
+
+
+def main() -> None:
+    arguments = options(__doc__, epochs=24)
+    recipe = read_recipe("mini", [f"epochs={arguments.epochs}"])
+    size = recipe.image_size
+    torch.manual_seed(0)
+    untrained = SJDL(2, 0, recipe.backbone, last_stride=recipe.last_stride)
+    with scratch() as folder:
+        data = build_datasets(Path(folder))
+        tested = {name: test_part(dataset) for name, dataset in data.items()}
+        results: dict[str, object] = {
+            "clear": {
+                "colour histogram": score(histograms(tested["clear"]), tested["clear"]),
+                "untrained ResNet-18": score(features(untrained, tested["clear"], size), tested["clear"]),
+            },
+            "in real fog": {
+                "colour histogram": score(histograms(tested["real"]), tested["real"]),
+                "untrained ResNet-18": score(features(untrained, tested["real"], size), tested["real"]),
+            },
+        }
+        if arguments.epochs:
+            for name in ("clear", "synthetic"):
+                net = trained(data[name], recipe, Path(folder) / f"run-{name}")
+                label = f"ResNet-18 trained on {'clear' if name == 'clear' else 'synthetic fog'}"
+                found = features(net, tested["clear"], size)
+                results["clear"][label] = score(found, tested["clear"])  # type: ignore[index]
+                results["in real fog"][label] = score(features(net, tested["real"], size), tested["real"])  # type: ignore[index]
+                if name == "clear":
+                    results["errors"] = errors(found, tested["clear"])
+        finish(arguments, results)
+
+
+if __name__ == "__main__":
+    main()
