@@ -26,14 +26,21 @@ PACKAGES = (
     "torch",
     "torchvision",
     "timm",
+    "mitsuba",
+    "pyoidn",
 )
 
 
-def options(description: str, epochs: int | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=description)
+def options(
+    description: str, *, images: bool = True, rounds: int | None = 5, epochs: int | None = None
+) -> argparse.Namespace:
+    """--out, and of --images, --rounds and --epochs those that the script heeds."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="where the JSON goes; stdout has it too")
-    parser.add_argument("--images", type=Path, default=PHOTOGRAPHS, help="a folder in VERI-Wild's layout")
-    parser.add_argument("--rounds", type=int, default=5)
+    if images:
+        parser.add_argument("--images", type=Path, default=PHOTOGRAPHS, help="a folder in VERI-Wild's layout")
+    if rounds is not None:
+        parser.add_argument("--rounds", type=int, default=rounds)
     if epochs is not None:
         parser.add_argument("--epochs", type=int, default=epochs, help="of training; 0 leaves it out")
     return parser.parse_args()
@@ -77,7 +84,8 @@ def ratio(seconds: dict[str, list[float]], top: str, bottom: str) -> float:
     return round(statistics.median(a / b for a, b in zip(seconds[top], seconds[bottom], strict=True)), 3)
 
 
-def finish(arguments: argparse.Namespace, results: dict[str, Any]) -> None:
+def finish(arguments: argparse.Namespace, results: dict[str, Any], failures: list[str] | None = None) -> None:
+    """Print and write what was measured. Exits with 1 where it falls short of what the project promises."""
     git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty=+"]
     commit = subprocess.run(git, capture_output=True, text=True, check=False)
     cpu = [line.partition(":")[2].strip() for line in _lines(Path("/proc/cpuinfo")) if line.startswith("model name")]
@@ -87,13 +95,15 @@ def finish(arguments: argparse.Namespace, results: dict[str, Any]) -> None:
         "cores": len(cpu),
         "python": platform.python_version(),
         "versions": {name: version(name) for name in PACKAGES},
-        "rounds": arguments.rounds,
+        **({"rounds": arguments.rounds} if "rounds" in arguments else {}),
         "results": results,
     }
     text = json.dumps(report, indent=1)
     print(text)
     if arguments.out:
         arguments.out.write_text(text + "\n")
+    if failures:
+        sys.exit("\n".join(failures))
 
 
 def _lines(path: Path) -> list[str]:

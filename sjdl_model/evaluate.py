@@ -74,8 +74,8 @@ def evaluate_dataset(
 ) -> tuple[Result, RetrievalScores]:
     """Score the "query" and "gallery" splits of a dataset at size x size pixels.
 
-    images: "foggy", "clear" (synthetic domain, and pairs) or "defogged".  queries: "one" a vehicle, the paper's protocol, or
-    "all": every test image in turn against all others.  `progress` counts images.
+    images: "foggy", "clear" (synthetic domain, and pairs) or "defogged".  queries: "one" a vehicle, the paper's
+    protocol, or "all": every test image in turn against all others.  `progress` counts images.
     Raises DataError where a split is empty, or no query has a match.
     """
     if images == "clear" and dataset.info["domain"] == "real" and not dataset.info.get("pairs"):

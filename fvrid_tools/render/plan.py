@@ -11,12 +11,10 @@ from .light import Fog, FogKind, Light
 from .streets import SITES, Site, site
 from .vehicles import Model, Vehicle, draw_model, draw_vehicle
 
-MODEL_SHARE = 8  # vehicles a model
+MODEL_SHARE = 5  # vehicles a model
 TRAFFIC = 24  # vehicles that pass by, the same in all renders
-_TEST_SHARE: dict[str, float] = {
-    "clear": 1 / 6,
-    "fog": 5 / 11,
-}  # of vehicles: mini's 100 of 600 clear, 250 of 550 in fog
+# of the vehicles: mini's 100 of 600 clear, 250 of 550 in fog
+_TEST_SHARE: dict[str, float] = {"clear": 1 / 6, "fog": 5 / 11}
 _GAP, _LANE = 1.5, 2.6  # metres: between vehicles of a lane; between lanes
 
 

@@ -233,7 +233,7 @@ def draw_vehicle(rng: np.random.Generator, model: Model) -> Vehicle:
     base = next(rgb for paint, _, rgb in _PAINTS if paint == colour)
     paint = _vary(rng, base, 0.28)
     commercial = model.kind in ("bus", "truck", "van")
-    count = int(rng.choice([1, 2, 3, 4])) + (2 if commercial else 0)
+    count = int(rng.choice([2, 3, 4, 5])) + (2 if commercial else 0)
     tall = model.kind in ("suv", "hatchback", "van", "sedan")
     return Vehicle(
         model=model,
@@ -263,14 +263,14 @@ def draw_vehicle(rng: np.random.Generator, model: Model) -> Vehicle:
 
 def _draw_mark(rng: np.random.Generator, commercial: bool) -> Mark:
     places = ["side", "hood", "back", "screen", "rear_screen", "roof"]
-    odds = np.array([3.0, 0.5, 2.0, 1.0, 1.0, 0.4] if commercial else [1.6, 1.2, 1.2, 1.8, 1.4, 0.5])
+    odds = np.array([3.0, 0.5, 2.0, 1.0, 1.0, 0.4] if commercial else [1.9, 1.2, 1.2, 1.7, 1.4, 0.8])
     place = str(rng.choice(places, p=odds / odds.sum()))
     screen = place.endswith("screen")
-    size = (0.1, 0.28) if screen else (0.25, 1.6) if commercial else (0.15, 0.8)
+    size = (0.1, 0.3) if screen else (0.25, 1.6) if commercial else (0.2, 0.9)
     return Mark(
         place=place,  # type: ignore[arg-type]  # one of the list above
         at=(float(rng.uniform(0.08, 0.92)), float(rng.uniform(0.15, 0.85))),
-        size=(float(rng.uniform(*size)), float(rng.uniform(0.07, 0.2) if screen else rng.uniform(0.08, 0.4))),
+        size=(float(rng.uniform(*size)), float(rng.uniform(0.08, 0.22) if screen else rng.uniform(0.1, 0.4))),
         colour=_pick(rng, _BRIGHT),
         second=_pick(rng, _BRIGHT),
         shape=int(rng.integers(0, 5)),
