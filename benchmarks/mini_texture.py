@@ -57,7 +57,7 @@ def main() -> None:
             dataset = open_dataset(out)
             results[name] = priors(dataset.take(dataset.rows[:: max(1, len(dataset) // 1000)]))
     fooled = [name for name, found in results.items() if not prefers_truth(found)]
-    finish(arguments, results, [f"{name}: the priors prefer it to the truth; more texture is needed" for name in fooled])
+    finish(arguments, results, [f"{name}: the priors prefer it to the truth, for want of texture" for name in fooled])
 
 
 if __name__ == "__main__":
