@@ -7,7 +7,7 @@ import torch
 from sjdl_model import metrics
 
 
-def by_argsort(query, gallery, query_ids, gallery_ids, query_cameras, gallery_cameras):  # noqa: ANN
+def by_argsort(query, gallery, query_ids, gallery_ids, query_cameras, gallery_cameras):
     """The textbook: a full distance matrix in float64, a stable argsort, precision at each right answer."""
     precisions, first, penalties = [], [], []
     for q in range(len(query)):
