@@ -112,7 +112,7 @@ def test_facing(yaw, seen):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_is_built_closed_and_as_large_as_its_model(kind):
+def test_every_kind_faces_outwards_and_is_as_large_as_its_model(kind):
     found = vehicle(kind)
     body = bodies.build_body(found, detail=0.2)
     for part in body.parts:
@@ -219,12 +219,18 @@ def test_patches_have_the_mean_density_of_the_fog():
 def test_fog_that_only_absorbs_is_transmittance_times_surface(model, kind):
     view = view_of(fog=(kind,), lamps=False)
     view = replace(view, fog=replace(view.fog, albedo=0.0, visibility=90.0))
-    whole = trace.render_reference(view, model, 16, 1024)
-    surface = trace.render_reference(view, model, 16, 256, through_fog=False)
-    through = trace.mean_transmittance(view, model, 16)[..., None]
+    size = 64  # a pixel much smaller mixes no distances
+    again = replace(view, seed=view.seed + 1)
+    whole = [trace.render_reference(v, model, size, 64).mean(axis=2) for v in (view, again)]
+    surface = [trace.render_reference(v, model, size, 16, through_fog=False).mean(axis=2) for v in (view, again)]
+    through = trace.mean_transmittance(view, model, size)
     assert 0.2 < through.mean() < 0.9
-    assert float(np.mean(whole)) == pytest.approx(float(np.mean(through * surface)), rel=0.03)
-    assert np.corrcoef(whole.ravel(), (through * surface).ravel())[0, 1] > 0.9
+    difference = np.mean(whole, axis=0) - through * np.mean(surface, axis=0)
+    noise = np.hypot((whole[0] - whole[1]).std(), (through * (surface[0] - surface[1])).std()) / 2
+    assert difference.std() < 1.15 * noise
+    assert abs(difference.mean()) < 4 * noise / size + 0.005 * np.mean(whole)  # Mitsuba leaves out the first 5 cm
+    coarse = [x.reshape(16, 4, 16, 4).mean(axis=(1, 3)).ravel() for x in (np.mean(whole, axis=0), through * surface[0])]
+    assert np.corrcoef(coarse)[0, 1] > 0.9
 
 
 def test_what_is_separated_and_smoothed_adds_up_to_what_is_traced(model):
