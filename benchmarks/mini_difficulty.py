@@ -137,7 +137,7 @@ def across_ends(found: np.ndarray, dataset: Dataset, facts: list[dict[str, str]]
 
 
 def trained(dataset: Dataset, recipe: TrainingRecipe, run: Path) -> SJDL:
-    train(dataset, None, recipe, run)
+    train(dataset, None, recipe, run, resume=(run / "checkpoint.pt").exists())
     return load_network(run / "weights.safetensors")[0]
 
 
@@ -179,7 +179,7 @@ def main() -> None:
         untrained = SJDL(2, 0, recipe.backbone, last_stride=recipe.last_stride)
         compare("untrained ResNet-18", partial(features, untrained, size=size))
         for name in ("clear", "synthetic") if arguments.epochs else ():
-            net = trained(sets[name], recipe, Path(folder) / f"run-{name}")
+            net = trained(sets[name], recipe, (arguments.runs or Path(folder)) / f"run-{name}")
             label = f"ResNet-18 trained on {'clear' if name == 'clear' else 'synthetic fog'}"
             compare(label, partial(features, net, size=size))
             if name == "clear":

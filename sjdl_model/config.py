@@ -13,6 +13,7 @@ from typing import Any, get_type_hints
 
 RESTORATION_NORMS = ("l2", "mse")
 SELF_CONSTRAINTS = ("global", "phase")
+PRECISIONS = ("float32", "bfloat16")
 
 
 class ConfigError(Exception):
@@ -65,6 +66,7 @@ class Recipe:
     self_constraint: str = "global"  # reading of Eq. 10: "global" as printed, or "phase"
     seed: int = 0
     workers: int = 2  # processes that decode images; their number changes no number
+    precision: str = "float32"  # of the network's products in training; losses and weights are float32 in any case
     device: str = "auto"  # "auto" takes a GPU where there is one
     weights: Weights = field(default_factory=Weights)
     fog: Fog = field(default_factory=Fog)
@@ -86,6 +88,7 @@ class Recipe:
             ),
             "weights.triplet and weights.identity must not both be 0": self.weights.triplet or self.weights.identity,
             "label_smoothing must be in [0, 1)": 0 <= self.label_smoothing < 1,
+            f"precision must be one of {PRECISIONS}": self.precision in PRECISIONS,
             f"restoration_norm must be one of {RESTORATION_NORMS}": self.restoration_norm in RESTORATION_NORMS,
             f"self_constraint must be one of {SELF_CONSTRAINTS}": self.self_constraint in SELF_CONSTRAINTS,
         }

@@ -17,7 +17,7 @@ def terms(net: SJDL, batch: Batch, recipe: Recipe) -> dict[str, Tensor]:
     """Run the network on a batch and return the terms of its domain whose weight is not 0, unweighted."""
     weights = recipe.weights
     image_terms = ("restoration",) if batch.clear is not None else _REAL_IMAGE_TERMS
-    out = net(batch.foggy, defog=any(getattr(weights, name) for name in image_terms))
+    out = run_network(net, batch.foggy, any(getattr(weights, name) for name in image_terms), recipe.precision)
     found = reid_terms(out, batch, recipe)
     if out.defogged is not None:
         if batch.clear is not None:
@@ -25,6 +25,13 @@ def terms(net: SJDL, batch: Batch, recipe: Recipe) -> dict[str, Tensor]:
         else:
             found |= unsupervised_terms(out.defogged, batch.foggy, recipe)
     return found
+
+
+def run_network(net: SJDL, foggy: Tensor, defog: bool, precision: str) -> SJDLOutput:
+    """The network's output in float32, its products being made in `precision`."""
+    with torch.autocast(foggy.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+        out = net(foggy, defog=defog)
+    return SJDLOutput._make(None if tensor is None else tensor.float() for tensor in out)
 
 
 def reid_terms(out: SJDLOutput, batch: Batch, recipe: Recipe) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ from sjdl_model.checkpoint import WEIGHTS, load_checkpoint, load_network
 from sjdl_model.config import ConfigError, DataError, Recipe, read_recipe
 from sjdl_model.data import ImageSet, TrainingSet, foggy, image_batches
 from sjdl_model.evaluate import embed, evaluate_dataset
-from sjdl_model.objectives import terms, total
+from sjdl_model.objectives import run_network, terms, total
 from sjdl_model.report import METRICS, REPORT
 from sjdl_model.samplers import PKSampler
 from sjdl_model.train import evaluate_run, train
@@ -241,6 +241,17 @@ def test_training_on_real_photographs_beats_an_untrained_network(real_images: Pa
         result = evaluate_run(folder, data, condition="foggy", before_bn=False, device="cpu", workers=0)
         scores[epochs] = result.scores["mAP"]
     assert scores[8] > scores[0] + 0.05
+
+
+def test_bfloat16_is_of_products_only(trained: Path) -> None:
+    net, _ = load_network(trained / "weights.safetensors")
+    images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    exact, near = (run_network(net, images, True, precision) for precision in ("float32", "bfloat16"))
+    for name, a, b in zip(exact._fields, exact, near, strict=True):
+        assert a.dtype == b.dtype == torch.float32, name
+        assert 0 < (a - b).norm() < 0.05 * a.norm(), name
+    near.feature.sum().backward()
+    assert all(p.grad is None or p.grad.dtype == torch.float32 for p in net.parameters())
 
 
 @pytest.mark.parametrize("cameras", [True, False])
