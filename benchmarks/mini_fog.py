@@ -91,7 +91,7 @@ def failures(results: dict[str, dict[str, dict[str, float]]]) -> list[str]:
 
 
 def main() -> None:
-    arguments = options(__doc__, images=False, rounds=3)
+    arguments = options(__doc__, images=False, rounds=2)
     results: dict[str, dict[str, dict[str, float]]] = {}
     for index in range(arguments.rounds):
         for kind in ("homogeneous", "patchy"):
