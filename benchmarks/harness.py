@@ -34,7 +34,7 @@ PACKAGES = (
 def options(
     description: str, *, images: bool = True, rounds: int | None = 5, epochs: int | None = None
 ) -> argparse.Namespace:
-    """--out, and of --images, --rounds, and --epochs with --runs, those that the script heeds."""
+    """--out, and of --images, --rounds, and --epochs with --runs and --in-fog, those that the script heeds."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="where the JSON goes; stdout has it too")
     if images:
@@ -44,6 +44,7 @@ def options(
     if epochs is not None:
         parser.add_argument("--epochs", type=int, default=epochs, help="of training; 0 leaves it out")
         parser.add_argument("--runs", type=Path, help="keep the training runs here; go on with those that are there")
+        parser.add_argument("--in-fog", action="store_true", help="train another network in synthetic fog")
     return parser.parse_args()
 
 

@@ -1,7 +1,7 @@
 """How hard is FVRID-Mini? Retrieval by colour, by an untrained network and by a small trained one, and its errors.
 
     clear           test vehicles without fog: joint RGB histogram, untrained ResNet-18, one trained on clear images
-    in real fog     the path-traced fog: the histogram, the same trained network, and one trained in synthetic fog
+    in real fog     the path-traced fog: the same three, and with --in-fog a network trained in synthetic fog
     the same views  of the 40 vehicles of the pairs, clear and in fog: what fog alone takes from each
     errors          of the network trained on clear images: what the wrong first match shares with the query, how often
                     queries of each end and kind are wrong, and mAP from front to front and from front to rear
@@ -156,7 +156,7 @@ def failures(results: dict[str, dict[str, Any]]) -> list[str]:
 
 
 def main() -> None:
-    arguments = options(__doc__, images=False, rounds=None, epochs=24)
+    arguments = options(__doc__, images=False, rounds=None, epochs=40)
     recipe = read_recipe("mini", [f"epochs={arguments.epochs}"])
     size = recipe.image_size
     torch.manual_seed(0)
@@ -178,7 +178,7 @@ def main() -> None:
         compare("colour histogram", histograms)
         untrained = SJDL(2, 0, recipe.backbone, last_stride=recipe.last_stride)
         compare("untrained ResNet-18", partial(features, untrained, size=size))
-        for name in ("clear", "synthetic") if arguments.epochs else ():
+        for name in ("clear", "synthetic")[: 1 + arguments.in_fog] if arguments.epochs else ():
             net = trained(sets[name], recipe, (arguments.runs or Path(folder)) / f"run-{name}")
             label = f"ResNet-18 trained on {'clear' if name == 'clear' else 'synthetic fog'}"
             compare(label, partial(features, net, size=size))
