@@ -98,8 +98,8 @@ def _source_options(command: Any) -> Any:
 @click.option(
     "--depth",
     metavar="SPEC",
-    help="source | planar | constant[:D] | files:DIR.  [default: source where every --src carries depth, as mini does;"
-    " else planar]",
+    help="source | planar | constant[:D] | files:DIR | hf:MODEL | dcnf-mat:FILE.  [default: source where every --src"
+    " carries depth, as mini does; else planar]",
 )
 @click.option(
     "--fog",

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Protocol
 
 from ..images import FloatArray, Uint8Image
-from ..records import ImageRecord, OptionError
+from ..records import FvridError, ImageRecord, OptionError
 
 FARTHEST_M = 81.0  # metres, where d = 1; Make3D's laser range, on which the original depth model was trained
-SPECS = "source | planar | constant[:D] | files:DIR"
+SPECS = "source | planar | constant[:D] | files:DIR | hf:MODEL | dcnf-mat:FILE"
 
 
 class DepthEstimator(Protocol):
@@ -59,11 +59,31 @@ def _files(argument: str) -> DepthEstimator:
     return DepthFiles.index(Path(argument))
 
 
+def _transformers(argument: str) -> DepthEstimator:
+    from .transformers import TransformersDepth
+
+    if not argument:
+        raise ValueError("name a model, as in hf:depth-anything/Depth-Anything-V2-Small-hf, or a folder that holds one")
+    return TransformersDepth(argument)
+
+
+def _original(argument: str) -> DepthEstimator:
+    if not argument:
+        raise ValueError("name the original model's file, as in dcnf-mat:FILE")
+    try:
+        from .dcnf.estimator import OriginalDCNF
+    except ImportError as error:
+        raise FvridError(f"--depth dcnf-mat: needs {error.name}: pip install 'fvrid[depth]'.") from None
+    return OriginalDCNF(Path(argument))
+
+
 _ESTIMATORS: dict[str, Callable[[str], DepthEstimator]] = {
     "source": _source,
     "planar": _planar,
     "constant": _constant,
     "files": _files,
+    "hf": _transformers,
+    "dcnf-mat": _original,
 }
 
 

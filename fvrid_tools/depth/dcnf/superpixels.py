@@ -1,0 +1,91 @@
+"""Superpixels: the nodes of the field, which of them touch, and averages over them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from skimage.segmentation import slic
+
+from ...images import Uint8Image
+
+REGION = 16  # pixels a side of an average superpixel, as in the outdoor model
+Doubles = NDArray[np.float64]
+_COMPACTNESS = 0.1**0.5  # VLFeat's regularizer 0.1, on RGB in [0, 1]
+_SMALLEST = 10  # pixels
+
+
+@dataclass(frozen=True, slots=True)
+class Superpixels:
+    """Regions of an image of H x W pixels."""
+
+    labels: NDArray[np.int64]  # (H, W), 0 .. count - 1
+    count: int
+
+    @classmethod
+    def of(cls, image: Uint8Image, region: int = REGION) -> "Superpixels":
+        """SLIC of an image (H, W, 3), about one superpixel every `region` x `region` pixels."""
+        height, width = image.shape[:2]
+        found = slic(
+            image.astype(np.float64) / 255,
+            n_segments=max(1, round(height * width / region**2)),
+            compactness=_COMPACTNESS,
+            convert2lab=False,
+            sigma=0,
+            max_num_iter=20,
+            min_size_factor=_SMALLEST / region**2,
+            enforce_connectivity=True,
+            start_label=0,
+        )
+        names, labels = np.unique(found, return_inverse=True)
+        return cls(labels.reshape(height, width), len(names))
+
+    def areas(self) -> NDArray[np.int64]:
+        """Pixels of each, (n,)."""
+        return np.bincount(self.labels.ravel(), minlength=self.count)
+
+    def mean(self, values: NDArray[np.floating]) -> Doubles:
+        """Averages (n, C) of values (H, W, C)."""
+        flat, labels = values.reshape(-1, values.shape[-1]), self.labels.ravel()
+        sums = np.stack([np.bincount(labels, column, self.count) for column in flat.T], 1)
+        return np.asarray(sums / self.areas()[:, None], np.float64)
+
+    def centres(self) -> NDArray[np.int64]:
+        """Row and column of the pixel nearest to each centroid, (n, 2)."""
+        height, width = self.labels.shape
+        rows, columns = np.mgrid[:height, :width]
+        return np.rint(self.mean(np.stack([rows, columns], -1).astype(np.float64))).astype(np.int64)
+
+    def boxes(self) -> NDArray[np.int64]:
+        """First and last row, first and last column of each, (n, 4)."""
+        height, width = self.labels.shape
+        rows, columns = (axis.ravel() for axis in np.mgrid[:height, :width])
+        labels = self.labels.ravel()
+        found = np.empty((self.count, 4), np.int64)
+        for i, axis in enumerate((rows, columns)):
+            low, high = np.full(self.count, np.iinfo(np.int64).max), np.full(self.count, -1)
+            np.minimum.at(low, labels, axis)
+            np.maximum.at(high, labels, axis)
+            found[:, 2 * i], found[:, 2 * i + 1] = low, high
+        return found
+
+    def neighbours(self) -> NDArray[np.int64]:
+        """Pairs (E, 2), p < q, of superpixels with adjacent pixels (above and below, left and right)."""
+        pairs = [
+            np.stack([a.ravel(), b.ravel()], 1)
+            for a, b in ((self.labels[1:], self.labels[:-1]), (self.labels[:, 1:], self.labels[:, :-1]))
+        ]
+        found = np.sort(np.concatenate(pairs), axis=1)
+        return np.unique(found[found[:, 0] != found[:, 1]], axis=0)
+
+    def pooling(self, height: int, width: int) -> Doubles:
+        """W (n, height * width): the share of each superpixel that lies on each unit of a smaller map; rows sum to 1.
+
+        Units are spread over the image by nearest neighbour, as MATLAB's imresize and torch's nearest-exact do.
+        """
+        full_height, full_width = self.labels.shape
+        rows = np.minimum(((np.arange(full_height) + 0.5) * height / full_height).astype(int), height - 1)
+        columns = np.minimum(((np.arange(full_width) + 0.5) * width / full_width).astype(int), width - 1)
+        units = rows[:, None] * width + columns[None]
+        cells = self.labels * (height * width) + units
+        counts = np.bincount(cells.ravel(), minlength=self.count * height * width)
+        return np.asarray(counts.reshape(self.count, -1) / self.areas()[:, None], np.float64)

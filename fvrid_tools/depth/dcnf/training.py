@@ -1,0 +1,122 @@
+"""Training of the field from images with exact depth: first the network by itself at every unit, then the exact
+likelihood of the field of each image."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ... import images, pictures
+from ...images import FloatArray, Uint8Image
+from ...pool import Progress
+from ...records import ImageRecord
+from . import field
+from .network import STRIDE, DCNFNetwork
+from .similarities import similarities
+from .superpixels import Superpixels
+
+
+@dataclass(frozen=True, kw_only=True)
+class DepthRecipe:
+    """What decides the weights, beside the scenes."""
+
+    seed: int = 0
+    side: int = 128  # pixels a side, a multiple of 32
+    batch: int = 32
+    dense_epochs: int = 12
+    field_epochs: int = 1
+    lr: float = 2e-3
+    field_lr: float = 1e-4
+    weight_decay: float = 1e-4
+    region: int = 10  # pixels a side of an average superpixel
+
+
+def train(records: list[ImageRecord], recipe: DepthRecipe, progress: Progress = lambda count: None) -> DCNFNetwork:
+    """Train on images that carry depth; `progress` counts images. The same records and recipe give the same weights."""
+    torch.manual_seed(recipe.seed)
+    net = DCNFNetwork()
+    steps = recipe.dense_epochs * (len(records) // recipe.batch)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.lr, total_steps=max(1, steps), pct_start=0.1)
+    for epoch in range(recipe.dense_epochs):
+        for scenes, depths in batches(records, recipe, epoch):
+            net.train()
+            loss = dense_loss(net.dense(scenes), depths)
+            optimizer.zero_grad(set_to_none=True)
+            torch.autograd.backward(loss)
+            optimizer.step()
+            schedule.step()
+            progress(len(scenes))
+    train_field(net, records, recipe, progress)
+    return net.eval()
+
+
+def train_field(net: DCNFNetwork, records: list[ImageRecord], recipe: DepthRecipe, progress: Progress) -> None:
+    """The second stage: minus the log likelihood a superpixel, of head and betas; the trunk is left as it is."""
+    net.eval()
+    learned = [*net.head.parameters(), net.raw_betas]
+    optimizer = torch.optim.AdamW(learned, lr=recipe.field_lr, weight_decay=recipe.weight_decay)
+    for epoch in range(recipe.dense_epochs, recipe.dense_epochs + recipe.field_epochs):
+        for scenes, depths in batches(records, recipe, epoch):
+            with torch.no_grad():
+                features = net.trunk(scenes)
+            terms = []
+            for scene, depth, feature in zip(scenes, depths, features, strict=True):
+                image = images.to_uint8(scene.permute(1, 2, 0).numpy())
+                nodes = Superpixels.of(image, recipe.region)
+                pooling = torch.from_numpy(nodes.pooling(*feature.shape[1:])).float()
+                a = field.precision(torch.from_numpy(similarities(image, nodes)), net.betas.double())
+                y = torch.from_numpy(nodes.mean(depth.numpy()[..., None].astype(np.float64))[:, 0])
+                z = net.pooled(feature, pooling).double()
+                terms.append(field.negative_log_likelihood(a, z, y) / nodes.count)
+            optimizer.zero_grad(set_to_none=True)
+            torch.autograd.backward(torch.stack(terms).mean())
+            optimizer.step()
+            progress(len(scenes))
+
+
+def dense_loss(z: Tensor, depth: Tensor) -> Tensor:
+    """z: (B, H / 4, W / 4).  depth: (B, H, W).  Absolute, without the image's mean, and of the slopes."""
+    wanted = torch.nn.functional.avg_pool2d(depth[:, None], STRIDE)[:, 0]
+    left = z - wanted
+    centred = left - left.mean(dim=(1, 2), keepdim=True)
+    slopes = (left[:, 1:] - left[:, :-1]).abs().mean() + (left[:, :, 1:] - left[:, :, :-1]).abs().mean()
+    return left.abs().mean() + centred.abs().mean() + slopes
+
+
+def batches(records: list[ImageRecord], recipe: DepthRecipe, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Images (B, 3, S, S) in [0, 1] and depths (B, S, S), augmented; every draw follows from seed, epoch and image."""
+    order = np.random.default_rng([recipe.seed, epoch]).permutation(len(records))
+    for start in range(0, len(order) - recipe.batch + 1, recipe.batch):
+        chosen = order[start : start + recipe.batch]
+        pairs = [
+            augmented(records[i], recipe.side, np.random.default_rng([recipe.seed, epoch, int(i)])) for i in chosen
+        ]
+        scenes, depths = (np.stack(column) for column in zip(*pairs, strict=True))
+        yield torch.from_numpy(scenes).permute(0, 3, 1, 2).float() / 255, torch.from_numpy(depths)
+
+
+def augmented(record: ImageRecord, side: int, rng: np.random.Generator) -> tuple[Uint8Image, FloatArray]:
+    """An image (S, S, 3) and its depth (S, S): cut, mirrored, coarsened, coded, lit otherwise."""
+    image = images.decode(pictures.read_image(record))
+    height, width = image.shape[:2]
+    depth = pictures.read_depth(record, height, width)
+    top, bottom, left, right = (rng.uniform(0, 0.2, 4) * [height, height, width, width]).astype(int)
+    window = slice(top, height - bottom), slice(left, width - right)
+    image, depth = image[window], depth[window]
+    if rng.random() < 0.5:
+        image, depth = image[:, ::-1], depth[:, ::-1]
+    image = np.ascontiguousarray(image)
+    native = int(np.exp(rng.uniform(np.log(40), np.log(300))))  # pixels that the camera had for the longer side
+    if native < max(image.shape[:2]):
+        image = images.shrink(image, native)
+    image = images.decode(images.encode_jpeg(image, int(rng.integers(40, 96)), "420"))
+    image = images.stretch(image, side)
+    gain = np.exp(rng.normal(0, 0.2)) * np.exp(rng.normal(0, 0.08, 3))
+    curve = np.exp(rng.normal(0, 0.2))
+    lit = np.clip((image / 255.0) ** curve * gain, 0, 1)
+    if rng.random() < 0.15:
+        lit = np.broadcast_to(lit.mean(axis=2, keepdims=True), lit.shape)
+    return images.to_uint8(lit.astype(np.float32)), images.resize_map(np.ascontiguousarray(depth), side, side)
