@@ -72,8 +72,8 @@ mini: install  ## render FVRID-Mini again (hours; goes on where it stopped), pac
 
 check-mini: install  ## measure FVRID-Mini: texture, the gap of its fog, difficulty (trains), the fog's physics; JSON to build/bench
 	mkdir -p build/bench
-	for script in benchmarks/mini_*.py; do \
-	    $(BIN)/python $$script --out build/bench/$$(basename $$script .py).json || exit 1; done
+	status=0; for script in benchmarks/mini_*.py; do \
+	    $(BIN)/python $$script --out build/bench/$$(basename $$script .py).json || status=1; done; exit $$status
 
 bench: install  ## measure every speed claim; JSON to build/bench
 	mkdir -p build/bench
