@@ -4,8 +4,10 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from scipy.io import savemat
 
+from fvrid_tools.cli import cli
 from fvrid_tools.depth.dcnf import matconvnet
 from fvrid_tools.records import FvridError
 
@@ -116,9 +118,19 @@ def test_files_that_are_no_model(tmp_path):
     (tmp_path / "text.mat").write_text("hello")
     with pytest.raises(FvridError, match=r"text\.mat: not a DCNF model"):
         matconvnet.load(tmp_path / "text.mat")
-    savemat(tmp_path / "other.mat", {"x": 1.0})
-    with pytest.raises(FvridError, match=r"other\.mat: not a DCNF model"):
-        matconvnet.load(tmp_path / "other.mat")
+    for content in ({"x": 1.0}, {"data_obj": {"net": {"layers": 3.0}, "label_norm_info": 1.0, "image_norm_info": 1.0}}):
+        savemat(tmp_path / "other.mat", content)
+        with pytest.raises(FvridError, match=r"other\.mat: not a DCNF model"):
+            matconvnet.load(tmp_path / "other.mat")
+
+
+def test_a_bad_file_leaves_nothing_behind(tmp_path, laid_out):
+    """So that the command, mended, finds its folder free."""
+    source = ["build-syn", "--src", "veri-wild", "--root", str(laid_out / "clear"), "--out", str(tmp_path / "out")]
+    done = CliRunner().invoke(cli, [*source, "--depth", f"dcnf-mat:{tmp_path / 'none.mat'}"])
+    assert done.exit_code == 1
+    assert "no such file" in done.output
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_whole_model_gives_depth(tmp_path):

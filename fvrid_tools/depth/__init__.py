@@ -64,7 +64,9 @@ def _transformers(argument: str) -> DepthEstimator:
 
     if not argument:
         raise ValueError("name a model, as in hf:depth-anything/Depth-Anything-V2-Small-hf, or a folder that holds one")
-    return TransformersDepth(argument)
+    estimator = TransformersDepth(argument)
+    estimator.load()  # what is wrong with it is said before anything is written
+    return estimator
 
 
 def _original(argument: str) -> DepthEstimator:
@@ -74,7 +76,9 @@ def _original(argument: str) -> DepthEstimator:
         from .dcnf.estimator import OriginalDCNF
     except ImportError as error:
         raise FvridError(f"--depth dcnf-mat: needs {error.name}: pip install 'fvrid[depth]'.") from None
-    return OriginalDCNF(Path(argument))
+    estimator = OriginalDCNF(Path(argument))
+    estimator.load()
+    return estimator
 
 
 _ESTIMATORS: dict[str, Callable[[str], DepthEstimator]] = {
@@ -88,7 +92,10 @@ _ESTIMATORS: dict[str, Callable[[str], DepthEstimator]] = {
 
 
 def open_estimator(spec: str) -> DepthEstimator:
-    """The estimator that `--depth SPEC` names. OptionError where there is none of that name or its argument is bad."""
+    """The estimator that `--depth SPEC` names. OptionError where there is none of that name or its argument is bad.
+
+    FvridError where what it needs cannot be loaded.
+    """
     name, _, argument = spec.partition(":")
     if name not in _ESTIMATORS:
         raise OptionError(f"--depth {spec}: not known; take one of {SPECS}.")

@@ -29,8 +29,12 @@ class TransformersDepth:
     def name(self) -> str:
         return f"hf:{self.model}"
 
+    def load(self) -> None:
+        """Load the model now. Raises FvridError where it cannot be had."""
+        _load(self.model)
+
     def predict(self, images: Sequence[Uint8Image], records: Sequence[ImageRecord]) -> list[FloatArray]:
-        """(H, W, 3) each -> (H, W) float32 each. Raises FvridError where the model cannot be loaded."""
+        """(H, W, 3) each -> (H, W) float32 each. Raises FvridError as `load` does."""
         import torch
 
         processor, net, kind = _load(self.model)

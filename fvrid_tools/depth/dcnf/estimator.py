@@ -70,8 +70,12 @@ class OriginalDCNF:
     def name(self) -> str:
         return f"dcnf-mat:{self.file}"
 
+    def load(self) -> None:
+        """Read the file now. Raises FvridError naming what of it is not understood."""
+        _load_original(self.file)
+
     def predict(self, images: Sequence[Uint8Image], records: Sequence[ImageRecord]) -> list[FloatArray]:
-        """(H, W, 3) each -> (H, W) float32 each. Raises FvridError naming what of the file is not understood."""
+        """(H, W, 3) each -> (H, W) float32 each. Raises FvridError as `load` does."""
         model = _load_original(self.file)
         return [self._predict(model, image) for image in images]
 

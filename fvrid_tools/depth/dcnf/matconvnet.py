@@ -48,12 +48,14 @@ def load(path: Path) -> OriginalModel:
     try:
         found = _read(path)
         layers, norms = found["net"]["layers"], found["label_norm_info"]
+        if not isinstance(layers, list) or not all(isinstance(layer, dict) for layer in layers):
+            raise TypeError("net.layers is no list of structures")
         mean = float(np.ravel(found["image_norm_info"])[0])
         limits = (float(np.ravel(norms["min_d"])[0]), float(np.ravel(norms["max_d"])[0]))
         norm = int(np.ravel(norms["norm_type"])[0])
     except FileNotFoundError:
         raise FvridError(f"{path}: no such file; name the original model's .mat.") from None
-    except (OSError, KeyError, TypeError, ValueError, NotImplementedError, MatReadError) as error:
+    except (OSError, LookupError, TypeError, ValueError, NotImplementedError, MatReadError) as error:
         raise FvridError(f"{path}: not a DCNF model of MatConvNet ({error!r}); name the original's .mat.") from None
     parts: tuple[list[_Layer], list[_Layer]] = ([], [])
     betas, pooled = None, 0
