@@ -52,12 +52,12 @@ def test_too_few_vehicles_is_said() -> None:
 
 
 def test_a_scene_has_one_geometry() -> None:
-    image = torch.randint(0, 256, (3, 50, 70), dtype=torch.uint8)
+    image = torch.randint(0, 256, (3, 50, 70)).float()  # not uint8, whose rounding would hide a pixel's shift
     for seed in range(20):
         pair = transforms.augment(torch.cat([image, 255 - image]), 64, seed)
         assert pair.shape == (6, 64, 64)
-        both = pair[:3].int() + pair[3:].int()  # 0 in the padding; else 255, but for rounding along rows and columns
-        assert set(both.unique().tolist()) <= {0, 253, 254, 255, 256, 257}
+        both = pair[:3] + pair[3:]  # 255, and 0 in the padding
+        assert (torch.minimum(both, (both - 255).abs()) < 1e-3).all()
         assert torch.equal(pair, transforms.augment(torch.cat([image, 255 - image]), 64, seed))
     assert not torch.equal(transforms.augment(image, 64, 0), transforms.augment(image, 64, 1))
 
