@@ -339,6 +339,11 @@ _FOGS: dict[str, Any] = {
     help="Test vehicles in fog whose clear counterparts are rendered too.",
 )
 @click.option(
+    "--wide",
+    is_flag=True,
+    help="A camera of its own for every view, near and far, at any angle, and all kinds as often: to learn depth from.",
+)
+@click.option(
     "--size", type=click.IntRange(min=32), default=128, show_default=True, help="Pixels a side, a multiple of 4."
 )
 @click.option(
@@ -353,7 +358,16 @@ _FOGS: dict[str, Any] = {
 )
 @SEED
 def render(
-    out: Path, vehicles: int, views: int, fog: str, pairs: int, size: int, samples: int, workers: int, seed: int
+    out: Path,
+    vehicles: int,
+    views: int,
+    fog: str,
+    pairs: int,
+    wide: bool,
+    size: int,
+    samples: int,
+    workers: int,
+    seed: int,
 ) -> None:
     """Path-trace vehicles seen by surveillance cameras, clear with exact depth or in fog: a source of images.
 
@@ -363,10 +377,12 @@ def render(
         raise OptionError(f"--size {size}: take a multiple of 4.")
     if pairs and fog == "none":
         raise OptionError("--pairs: clear views have no clear counterpart; name a --fog.")
+    if wide and fog != "none":
+        raise OptionError("--wide: these views carry depth, which views in fog do not; leave --fog out.")
     from .render.plan import Fleet
     from .render.run import Recipe, render
 
-    fleet = Fleet(seed=seed, vehicles=vehicles, views=views, fog=_FOGS[fog], pairs=pairs)
+    fleet = Fleet(seed=seed, vehicles=vehicles, views=views, fog=_FOGS[fog], pairs=pairs, wide=wide)
     recipe = Recipe(fleet=fleet, size=size, samples=samples)
     with _bar(vehicles * views, "render") as progress:
         count = render(out, recipe, workers, progress)

@@ -108,6 +108,28 @@ def test_facing(yaw, seen):
     assert replace(found, target=target).facing == seen
 
 
+def test_wide_views_have_cameras_of_their_own_and_every_kind():
+    population = fleet(vehicles=24, views=4, wide=True)
+    views = [view for i in range(24) for view in population.views_of(i)]
+    assert len({view.site.height for view in views}) == len(views)
+    assert {population.vehicle(i).model.kind for i in range(24)} == set(KINDS)
+    assert max(view.distance for view in views) > 3 * min(view.distance for view in views)
+    assert {view.facing for view in views} == {"front", "rear", "left", "right"}
+    assert all(1 < view.site.height <= 9 for view in views)
+    streets_seen = {view.site.street for view in views}
+    assert len(streets_seen) <= streets.SITES  # each is built once
+
+
+def test_wide_views_ahead_of_the_camera_alone():
+    """All of the target is before the camera, or its frame could not be found."""
+    population = fleet(vehicles=200, views=2, wide=True)
+    for i in range(200):
+        for view in population.views_of(i):
+            assert view.target.x - population.vehicle(i).model.whole_length / 2 > 3
+            for other in view.traffic:
+                assert other.x - plan.traffic(other.vehicle).model.whole_length / 2 > 3
+
+
 # --- vehicles
 
 

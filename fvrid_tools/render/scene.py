@@ -56,7 +56,7 @@ def _traffic(index: int) -> Loaded:
 
 
 @cache
-def _street(place: streets.Site) -> list[tuple[Part, "Material"]]:
+def _street(place: streets.Street) -> list[tuple[Part, "Material"]]:
     parts = streets.ground(place) + streets.surroundings(place)
     return [(part, material(part.texture)) for part in parts]
 
@@ -87,7 +87,7 @@ def build_scene(view: View, vehicle: Loaded) -> Scene:
             lamps += _lamps(placed, each.body)
     if view.light.dusk:
         lamps += _street_lamps(view)
-    parts += _street(view.site)
+    parts += _street(view.site.street)
     shapes = {f"shape{i:03d}": _shape(part, surface, medium) for i, (part, surface) in enumerate(parts)}
     shining = {f"shape{i:03d}": _glowing(part, surface) for i, (part, surface) in enumerate(parts)}
     white = {"type": "constant", "radiance": {"type": "rgb", "value": 1.0}}
@@ -126,7 +126,7 @@ def _street_lamps(view: View) -> list[Any]:
     shine = {"type": "area", "radiance": {"type": "rgb", "value": [90.0, 62.0, 34.0]}}
     return [
         mi.load_dict({"type": "sphere", "center": list(at), "radius": 0.16, "emitter": shine})
-        for at in streets.street_lamps(view.site)
+        for at in streets.street_lamps(view.site.street)
     ]
 
 
@@ -165,8 +165,7 @@ def camera_of(view: View) -> tuple[Array, Array, float]:
     """Place, rotation (rows: right, down, ahead) and focal length in widths of the frame."""
     place = view.site
     origin = np.array([0.0, place.lateral, place.height])
-    target = np.array([(place.near + place.far) / 2, float(np.mean(place.lanes)) * 0.5, 0.6])
-    ahead = (target - origin) / np.linalg.norm(target - origin)
+    ahead = (np.array(place.aim) - origin) / np.linalg.norm(np.array(place.aim) - origin)
     right = np.cross(ahead, [0, 0, 1])
     right /= np.linalg.norm(right)
     return origin, np.stack([right, np.cross(ahead, right), ahead]), place.focal / FRAME_WIDTH

@@ -6,7 +6,7 @@ is always the same camera, whatever the seed of a render: cameras outlive the ve
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -18,21 +18,36 @@ _WHITE, _YELLOW = (0.62, 0.62, 0.6), (0.6, 0.4, 0.05)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Site:
-    """One camera for good: where it hangs, its road, and its electronics."""
+class Street:
+    """A road and what is built beside it, free of trees where its own camera looks."""
 
-    name: str
-    kind: Literal["gantry", "pole", "junction", "kerb"]
-    height: float
-    lateral: float  # its y
+    kind: Literal["gantry", "pole", "junction", "kerb"]  # where its camera hangs
+    side: float  # the y at which it hangs
     heading: float  # radians, of passing vehicles: 0 away from the camera, pi towards it
     lanes: tuple[float, ...]  # y of their middles
     lane_width: float
     near: float  # distances at which vehicles are caught
     far: float
-    focal: float  # pixels of a frame 1920 wide
     asphalt: float
     tint: tuple[float, float, float]
+    seed: int
+
+    @property
+    def reach(self) -> float:
+        """From the road's middle to its edge."""
+        return max(map(abs, self.lanes)) + self.lane_width / 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """A camera: its street, where it hangs and looks, and its electronics."""
+
+    name: str
+    street: Street
+    height: float
+    lateral: float  # its y
+    aim: tuple[float, float, float]  # what is in the middle of its frame
+    focal: float  # pixels of a frame 1920 wide
     exposure: float
     balance: tuple[float, float, float]
     contrast: float
@@ -41,7 +56,6 @@ class Site:
     noise: float  # standard deviation of read noise, of full scale
     quality: int  # of its JPEG
     north: float  # radians: turns the sun
-    seed: int
 
 
 @cache
@@ -59,32 +73,48 @@ def site(index: int) -> Site:
     lanes = tuple(float((i - (count - 1) / 2) * lane_width) for i in range(count))
     turn = u(0.5, 1.1) * float(rng.choice([-1, 1])) if kind == "junction" else u(-0.06, 0.06)
     near = {"gantry": u(13, 17), "pole": u(11, 14), "junction": u(12, 15), "kerb": u(9, 12)}[kind]
-    return Site(
-        name=f"c{index + 1:02d}",
+    far = near + u(5, 12)
+    focal, asphalt, tint = u(1300, 3000), u(0.06, 0.17), u(0.93, 1.07, 3)
+    electronics, north = draw_electronics(rng), float(u(0, 2 * np.pi))
+    street = Street(
         kind=kind,  # type: ignore[arg-type]
-        height=float(height),
-        lateral=float(lateral),
+        side=float(lateral),
         heading=float((np.pi if towards else 0.0) + turn),
         lanes=lanes,
         lane_width=lane_width,
         near=float(near),
-        far=float(near + u(5, 12)),
-        focal=float(u(1300, 3000)),
-        asphalt=float(u(0.06, 0.17)),
-        tint=tuple(float(t) for t in u(0.93, 1.07, 3)),  # type: ignore[arg-type]
-        exposure=float(u(0.8, 1.25)),
-        balance=(float(u(0.9, 1.12)), 1.0, float(u(0.88, 1.14))),
-        contrast=float(u(0.9, 1.25)),
-        saturation=float(u(0.65, 1.15)),
-        blur=float(u(0.25, 0.75)),
-        noise=float(u(0.008, 0.016)),
-        quality=int(rng.integers(66, 85)),
-        north=float(u(0, 2 * np.pi)),
+        far=float(far),
+        asphalt=float(asphalt),
+        tint=tuple(float(t) for t in tint),  # type: ignore[arg-type]
         seed=int(rng.integers(2**31)),
+    )
+    return Site(
+        name=f"c{index + 1:02d}",
+        street=street,
+        height=float(height),
+        lateral=float(lateral),
+        aim=(float(near + far) / 2, float(np.mean(lanes)) * 0.5, 0.6),
+        focal=float(focal),
+        north=north,
+        **electronics,
     )
 
 
-def ground(place: Site) -> list[Part]:
+def draw_electronics(rng: np.random.Generator) -> dict[str, Any]:
+    """What of a Site is its make, not its place."""
+    u = rng.uniform
+    return {
+        "exposure": float(u(0.8, 1.25)),
+        "balance": (float(u(0.9, 1.12)), 1.0, float(u(0.88, 1.14))),
+        "contrast": float(u(0.9, 1.25)),
+        "saturation": float(u(0.65, 1.15)),
+        "blur": float(u(0.25, 0.75)),
+        "noise": float(u(0.008, 0.016)),
+        "quality": int(rng.integers(66, 85)),
+    }
+
+
+def ground(place: Street) -> list[Part]:
     """The road with its markings and wear, its edges, and a plain beyond."""
     near, far, half = ROAD
     xs, ys = np.linspace(near, far, 40), np.linspace(half, -half, 30)
@@ -102,7 +132,7 @@ def ground(place: Site) -> list[Part]:
         canvas.colour *= (0.7 + 0.6 * noise)[..., None]
 
     parts = [road, surface(wide, (128, 128), paint)]
-    reach = max(map(abs, place.lanes)) + place.lane_width / 2 + 0.5
+    reach = place.reach + 0.5
     for side in (1, -1):
         if place.kind != "junction":
             kerb = box((30.0, side * (reach + 0.55), 0.06), (60.0, 0.25, 0.14), plain((0.3, 0.3, 0.28), 0.9), 16)
@@ -113,7 +143,7 @@ def ground(place: Site) -> list[Part]:
 class _RoadPainter:
     """Asphalt, markings, patches, cracks, tracks and stains."""
 
-    def __init__(self, place: Site) -> None:
+    def __init__(self, place: Street) -> None:
         self.place = place
         self.rng = np.random.default_rng([place.seed, 1])
 
@@ -124,7 +154,7 @@ class _RoadPainter:
         coarse, fine = fractal(rng, shape, 5, 5), fractal(rng, shape, 160, 3)
         tone = p.asphalt * (0.72 + 0.4 * coarse + 0.32 * fine)
         canvas.fill(np.ones(shape, np.float32), tone[..., None] * np.array(p.tint, np.float32), 0.82, 0, 0)
-        reach = max(map(abs, p.lanes)) + p.lane_width / 2
+        reach = p.reach
         for lane in p.lanes:  # wheel tracks
             for track in (-0.8, 0.8):
                 canvas.fill(0.22 * np.exp(-(((y - lane - track) / 0.28) ** 2)), (0.03, 0.03, 0.03), 0.6)
@@ -184,10 +214,10 @@ class _RoadPainter:
         canvas.fill(green, lawn, 0.95)
 
 
-def surroundings(place: Site) -> list[Part]:
+def surroundings(place: Street) -> list[Part]:
     """What stands beside the road, always the same for a camera."""
     rng = np.random.default_rng([place.seed, 2])
-    reach = max(map(abs, place.lanes)) + place.lane_width / 2 + 1.2
+    reach = place.reach + 1.2
     if place.kind == "junction":
         reach = 16.0
     parts = [part for at in street_lamps(place) for part in _lamp_post(at)]
@@ -196,7 +226,7 @@ def surroundings(place: Site) -> list[Part]:
             gap = float(rng.uniform(7, 12))
             for x in np.arange(float(rng.uniform(5, 12)), 55, gap):
                 at = (float(x), side * (reach + float(rng.uniform(1.2, 2.6))))
-                hides = x < place.far + 3 and (place.kind == "junction" or side * place.lateral > 2)
+                hides = x < place.far + 3 and (place.kind == "junction" or side * place.side > 2)
                 if hides:  # it would stand between the camera and the vehicles
                     continue
                 parts += _tree(rng, at)
@@ -223,10 +253,10 @@ def surroundings(place: Site) -> list[Part]:
     return parts
 
 
-def street_lamps(place: Site) -> list[tuple[float, float, float]]:
+def street_lamps(place: Street) -> list[tuple[float, float, float]]:
     """Where the street lamps shine at dusk: on the side where the camera does not hang."""
-    reach = max(map(abs, place.lanes)) + place.lane_width / 2
-    side = -1.0 if place.lateral > 0 else 1.0
+    reach = place.reach
+    side = -1.0 if place.side > 0 else 1.0
     return [(x, side * reach, 7.5) for x in (14.0, 38.0)]
 
 

@@ -22,6 +22,7 @@ _KINDS: dict[Kind, float] = {
     "truck": 0.09,
     "motorcycle": 0.04,
 }
+KINDS = tuple(_KINDS)
 #                                      length       width        height       clearance  nose height  cowl height
 _SIZES: dict[Kind, tuple[tuple[float, float], ...]] = {
     "sedan": ((4.45, 5.05), (1.76, 1.90), (1.41, 1.50), (0.17, 0.2), (0.68, 0.78), (0.94, 1.02)),
