@@ -13,7 +13,7 @@ SET    ?=
 DEMO   := build/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo train eval test test-all lint format mini check-mini bench
+.PHONY: help install demo train eval test test-all lint format mini depth check-mini bench
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,6 +69,12 @@ mini: install  ## render FVRID-Mini again (hours; goes on where it stopped), pac
 	$(BIN)/fvrid render --out build/mini/real --seed 2 --vehicles 550 --views 6 --fog mixed --pairs 40 --size 128 --samples 12
 	$(BIN)/python -m fvrid_tools.sources.mini_pack build/mini/clear build/mini/real fvrid_tools/mini
 	$(BIN)/python benchmarks/mini_texture.py
+
+depth: install  ## train the weights of --depth dcnf again: render scenes (goes on where it stopped), train, measure
+	$(BIN)/fvrid render --wide --out build/wide --seed 4 --vehicles 1000 --views 5 --size 128 --samples 8
+	$(BIN)/fvrid depth train --scenes build/wide --seed 0 --out fvrid_tools/depth/dcnf/dcnf.safetensors
+	mkdir -p build/bench
+	$(BIN)/python benchmarks/depth_quality.py --out build/bench/depth_quality.json
 
 check-mini: install  ## measure FVRID-Mini: texture, the gap of its fog, difficulty (trains), the fog's physics; JSON to build/bench
 	mkdir -p build/bench

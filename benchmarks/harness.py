@@ -26,15 +26,16 @@ PACKAGES = (
     "torch",
     "torchvision",
     "timm",
+    "scikit-image",
     "mitsuba",
     "pyoidn",
 )
 
 
 def options(
-    description: str, *, images: bool = True, rounds: int | None = 5, epochs: int | None = None
+    description: str, *, images: bool = True, rounds: int | None = 5, epochs: int | None = None, weights: bool = False
 ) -> argparse.Namespace:
-    """--out, and of --images, --rounds, and --epochs with --runs and --in-fog, those that the script heeds."""
+    """--out, and of --images, --rounds, --epochs with --runs and --in-fog, --weights with --scenes, what is heeded."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="where the JSON goes; stdout has it too")
     if images:
@@ -45,6 +46,9 @@ def options(
         parser.add_argument("--epochs", type=int, default=epochs, help="of training; 0 leaves it out")
         parser.add_argument("--runs", type=Path, help="keep the training runs here; go on with those that are there")
         parser.add_argument("--in-fog", action="store_true", help="train another network in synthetic fog")
+    if weights:
+        parser.add_argument("--weights", type=Path, help="of --depth dcnf, instead of the package's")
+        parser.add_argument("--scenes", type=Path, help="a folder of fvrid render, instead of FVRID-Mini")
     return parser.parse_args()
 
 

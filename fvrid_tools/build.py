@@ -61,6 +61,7 @@ class Recipe:
             "seed": self.seed,
             "codec": self.codec,
             "depth": self.depth.name,
+            **({"depth_versions": self.depth.versions} if self.depth.versions else {}),
             "fog": asdict(self.fog),
         }
 

@@ -56,15 +56,29 @@ DATA = click.argument("data", type=click.Path(path_type=Path), default=SYNTHETIC
 SEED = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of every draw.")
 
 
+WORKERS = click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    default=lambda: os.cpu_count() or 1,
+    show_default="one a core",
+    help="Processes; their number changes no byte.",
+)
+SPECS = "dcnf[:FILE] | source | planar | constant[:D] | files:DIR | hf:MODEL | dcnf-mat:FILE"
+REFINE = click.option(
+    "--refine",
+    type=click.Choice(("guided", "levin", "none")),
+    help="From superpixels to pixels.  [default: guided, the fast one; for dcnf-mat levin, the original's]",
+)
+POLARITY = click.option(
+    "--polarity",
+    type=click.Choice(("far-white", "near-white")),
+    help="Of the pictures of files:DIR.  [default: far-white]",
+)
+
+
 def _source_options(command: Any) -> Any:
     for option in (
-        click.option(
-            "--workers",
-            type=click.IntRange(min=1),
-            default=lambda: os.cpu_count() or 1,
-            show_default="one a core",
-            help="Processes; their number changes no byte.",
-        ),
+        WORKERS,
         click.option(
             "--pattern",
             metavar="REGEX",
@@ -98,9 +112,10 @@ def _source_options(command: Any) -> Any:
 @click.option(
     "--depth",
     metavar="SPEC",
-    help="source | planar | constant[:D] | files:DIR | hf:MODEL | dcnf-mat:FILE.  [default: source where every --src"
-    " carries depth, as mini does; else planar]",
+    help=f"{SPECS}.  [default: source where every --src carries depth, as mini does; else dcnf]",
 )
+@REFINE
+@POLARITY
 @click.option(
     "--fog",
     type=click.Choice(("paper", "release")),
@@ -134,6 +149,8 @@ def build_syn(
     pattern: str | None,
     out: Path,
     depth: str | None,
+    refine: Any,
+    polarity: Any,
     fog: str,
     beta: tuple[float, float] | None,
     airlight: tuple[float, float] | None,
@@ -148,7 +165,8 @@ def build_syn(
 
     preset = PRESETS[fog]
     ranges = FogRange(beta=beta or preset.beta, airlight=airlight or preset.airlight)
-    recipe = Recipe(seed=seed, codec=codec, depth=open_estimator(_depth_spec(depth, names)), fog=ranges)
+    estimator = open_estimator(_depth_spec(depth, names), refine, polarity)
+    recipe = Recipe(seed=seed, codec=codec, depth=estimator, fog=ranges)
     _build(names, roots, pattern, "clear", out, recipe, workers)
 
 
@@ -158,8 +176,8 @@ def _depth_spec(named: str | None, names: tuple[str, ...]) -> str:
 
     bare = [name for name in names if not carries_depth(name)]
     if named == "source" and bare:
-        raise OptionError(f"--depth source: {bare[0]} carries no depth of its own; take another, such as planar.")
-    return named or ("planar" if bare else "source")
+        raise OptionError(f"--depth source: {bare[0]} carries no depth of its own; take another, such as dcnf.")
+    return named or ("dcnf" if bare else "source")
 
 
 @cli.command("build-real")
@@ -312,6 +330,80 @@ def export_command(data: Path, form: Any, out: Path) -> None:
     click.echo(f"{out}: {count} images")
 
 
+class _DepthGroup(click.Group):
+    """`fvrid depth IMAGES...` is short for `fvrid depth pictures IMAGES...`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args and args[0] not in (*self.commands, "-h", "--help"):
+            args = ["pictures", *args]
+        return super().parse_args(ctx, args)
+
+
+@cli.group(cls=_DepthGroup)
+def depth() -> None:
+    """Estimate the depth of images, or train the estimator.
+
+    `fvrid depth IMAGES... --out DIR` is short for `fvrid depth pictures IMAGES... --out DIR`.
+    """
+
+
+@depth.command("pictures")
+@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the pictures.")
+@click.option("--depth", "spec", metavar="SPEC", default="dcnf", show_default=True, help=f"{SPECS}.")
+@REFINE
+@POLARITY
+@WORKERS
+def depth_pictures(images: tuple[Path, ...], out: Path, spec: str, refine: Any, polarity: Any, workers: int) -> None:
+    """Write depth pictures of images, or of folders of them, and a contact sheet.
+
+    OUT/NAME.png has 16 bits, OUT/NAME/predict_depth_gray.png 8 as the original's; far is white in both.
+    """
+    from .depth import open_estimator
+    from .estimate import SHEET, estimate, find_images
+
+    records = find_images(images, out)
+    estimator = open_estimator(spec, refine, polarity)
+    with _bar(len(records), "depth") as progress:
+        done = estimate(records, out, estimator, workers, progress)
+    refused = [one.refused for one in done if one.refused]
+    click.echo(f"{out}: depth of {len(done) - len(refused)} images; look at {out / SHEET}")
+    if refused:
+        raise click.ClickException("\n".join(refused))
+
+
+@depth.command("train")
+@click.option("--scenes", type=click.Path(path_type=Path), required=True, help="What fvrid render --wide wrote.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, metavar="FILE.safetensors", help="The weights.")
+@click.option("--epochs", type=click.IntRange(min=1), default=24, show_default=True, help="Of the network by itself.")
+@click.option(
+    "--field-epochs", type=click.IntRange(min=0), default=1, show_default=True, help="Of the likelihood of the field."
+)
+@SEED
+def depth_train(scenes: Path, out: Path, epochs: int, field_epochs: int, seed: int) -> None:
+    """Train the weights of --depth dcnf from rendered scenes; test vehicles are left out, and measured at the end.
+
+    Use them as --depth dcnf:FILE.
+    """
+    from .depth.accuracy import measure
+    from .depth.dcnf import training
+    from .depth.dcnf.estimator import DCNF
+    from .sources import mini, read_source
+
+    recipe = training.DepthRecipe(seed=seed, dense_epochs=epochs, field_epochs=field_epochs)
+    listing = read_source("mini", scenes)
+    records = {split: [r for r in listing.records if r.source_split == split] for split in ("train", "test")}
+    click.echo(f"{listing.summary}; {len(records['test'])} held out", err=True)
+    with _bar(training.visits(len(records["train"]), recipe), "train") as progress:
+        net = training.train(records["train"], recipe, progress)
+    training.save(net, out, recipe, mini.recipe_of(scenes))
+    click.echo(out)
+    if records["test"]:
+        with _bar(len(records["test"]), "measure") as progress:
+            scores = measure(DCNF(out), records["test"], progress)
+        click.echo("held out: " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
+
+
 _FOGS: dict[str, Any] = {
     "none": (),
     "homogeneous": ("homogeneous",),
@@ -349,13 +441,7 @@ _FOGS: dict[str, Any] = {
 @click.option(
     "--samples", type=click.IntRange(min=4), default=12, show_default=True, help="Paths a pixel: noise against time."
 )
-@click.option(
-    "--workers",
-    type=click.IntRange(min=1),
-    default=lambda: os.cpu_count() or 1,
-    show_default="one a core",
-    help="Processes; their number changes no byte.",
-)
+@WORKERS
 @SEED
 def render(
     out: Path,

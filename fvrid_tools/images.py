@@ -165,8 +165,8 @@ def levels_of_depth(depth: FloatArray) -> NDArray[np.uint16]:
     return levels
 
 
-def encode_depth(depth: NDArray[np.uint16]) -> bytes:
-    """(H, W) uint16 as a 16-bit grey PNG, for people and other tools; shards hold depth more compactly."""
+def encode_depth(depth: NDArray[np.uint16] | Uint8Image) -> bytes:
+    """(H, W) uint16, or uint8, as a grey PNG of as many bits; shards hold depth more compactly."""
     return cv2.imencode(".png", depth)[1].tobytes()
 
 
@@ -186,6 +186,11 @@ def shrink(image: Uint8Image, longest_px: int) -> Uint8Image:
         return image
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+
+
+def blur(image: Uint8Image, sigma_px: float) -> Uint8Image:
+    """Gaussian blur of (H, W, 3); sigma in pixels."""
+    return np.asarray(cv2.GaussianBlur(image, (0, 0), sigma_px), dtype=np.uint8)
 
 
 def stretch(image: Uint8Image, size: int) -> Uint8Image:

@@ -1,8 +1,12 @@
 """The continuous CRF and its parts, each against another derivation."""
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from scipy.optimize import minimize
 
@@ -235,3 +239,36 @@ def test_weights_of_another_kind_are_a_sentence(tmp_path):
     save_file({"x": torch.zeros(3)}, tmp_path / "other.safetensors")
     with pytest.raises(FvridError, match=r"other\.safetensors: not weights of a DCNF network"):
         estimator.DCNF(tmp_path / "other.safetensors").predict([np.zeros((20, 20, 3), np.uint8)], [None])
+
+
+# --- the original's own results, where a folder of them is at hand (results/custom_indoor_sample of its repository)
+
+
+@pytest.fixture
+def golden():
+    named = os.environ.get("FVRID_DCNF_RESULTS")
+    if not named:
+        pytest.skip("FVRID_DCNF_RESULTS does not name the original's results/custom_indoor_sample")
+    from scipy.io import loadmat
+
+    found = []
+    for folder in sorted(path for path in Path(named).iterdir() if path.is_dir()):
+        metres = next(v for k, v in loadmat(folder / "predict_depth.mat").items() if not k.startswith("__"))
+        found.append((folder, np.asarray(metres, np.float64)))
+    return found
+
+
+def test_the_originals_depth_solves_our_equations_off_its_seeds(golden):
+    """Depth that Levin's method made is the mean of its neighbours everywhere but at seeds, a pixel in some hundred."""
+    for folder, metres in golden:
+        with Image.open(next(folder.parent.parent.rglob(f"{folder.name}.jpg"))) as image:
+            shown = np.asarray(image.convert("RGB").resize(metres.shape[::-1], Image.Resampling.BICUBIC))
+        left = np.abs(refine.affinity_laplacian(shown) @ metres.ravel())
+        assert np.median(left) < 1e-5
+
+
+def test_the_originals_picture_is_its_depth_to_half_a_level(golden):
+    for folder, metres in golden:
+        with Image.open(folder / "predict_depth_gray.png") as picture:
+            levels = np.asarray(picture, np.float64)
+        assert np.abs(levels - np.clip(255 * (metres - 0.7133) / (9.99 - 0.7133), 0, 255)).max() <= 0.52

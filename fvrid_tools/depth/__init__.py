@@ -5,13 +5,17 @@ One module an estimator. To add one: write its module, and a branch in `open_est
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from ..images import FloatArray, Uint8Image
 from ..records import FvridError, ImageRecord, OptionError
 
 FARTHEST_M = 81.0  # metres, where d = 1; Make3D's laser range, on which the original depth model was trained
-SPECS = "source | planar | constant[:D] | files:DIR | hf:MODEL | dcnf-mat:FILE"
+
+Refinement = Literal["guided", "levin", "none"]  # from superpixels to pixels
+REFINEMENTS: tuple[Refinement, ...] = ("guided", "levin", "none")
+Polarity = Literal["far-white", "near-white"]  # of depth pictures
+POLARITIES: tuple[Polarity, ...] = ("far-white", "near-white")
 
 
 class DepthEstimator(Protocol):
@@ -19,14 +23,60 @@ class DepthEstimator(Protocol):
 
     @property
     def name(self) -> str:
-        """As `--depth` takes it, and as the manifest keeps it."""
+        """As `--depth` takes it, with other options where they were given; the manifest keeps it."""
 
     @property
     def batch_size(self) -> int:
         """How many images it likes to be given at once; 1 unless a network gains from more."""
 
+    @property
+    def versions(self) -> dict[str, str]:
+        """What decides its depths beside the images: packages by version, files by SHA-256. dataset.json keeps it."""
+
     def predict(self, images: Sequence[Uint8Image], records: Sequence[ImageRecord]) -> list[FloatArray]:
         """(H, W, 3) uint8 each -> (H, W) float32 in [0, 1] each. Raises ImageRefused, with the reason."""
+
+
+def open_estimator(spec: str, refine: Refinement | None = None, polarity: Polarity | None = None) -> DepthEstimator:
+    """The estimator that `--depth SPEC` names, with `--refine` where it has superpixels and `--polarity` for pictures.
+
+    OptionError where there is none of that name, or what it is given is bad. FvridError where what it needs cannot be
+    loaded: all of it is loaded here, so that nothing is begun in vain.
+    """
+    name, _, argument = spec.partition(":")
+    if name not in _ESTIMATORS:
+        raise OptionError(f"--depth {spec}: not known; take one of {', '.join(_ESTIMATORS)}.")
+    if refine and name not in ("dcnf", "dcnf-mat"):
+        raise OptionError(f"--refine {refine}: of --depth dcnf and dcnf-mat only; {name} has no superpixels.")
+    if polarity and name != "files":
+        raise OptionError(f"--polarity {polarity}: of the pictures of --depth files:DIR only; leave it out.")
+    given = {name: value for name, value in (("refine", refine), ("polarity", polarity)) if value}
+    try:
+        return _ESTIMATORS[name](argument, **given)
+    except ValueError as error:
+        raise OptionError(f"--depth {spec}: {error}.") from None
+
+
+def _dcnf(argument: str, refine: Refinement = "guided") -> DepthEstimator:
+    try:
+        from .dcnf.estimator import DCNF, WEIGHTS
+    except ImportError as error:
+        raise FvridError(f"--depth dcnf needs {error.name}: pip install {error.name}.") from None
+    estimator = DCNF(Path(argument) if argument else WEIGHTS, refine)
+    estimator.load()
+    return estimator
+
+
+def _original(argument: str, refine: Refinement = "levin") -> DepthEstimator:
+    if not argument:
+        raise ValueError("name the original model's file, as in dcnf-mat:FILE")
+    try:
+        from .dcnf.estimator import OriginalDCNF
+    except ImportError as error:
+        raise FvridError(f"--depth dcnf-mat: needs {error.name}: pip install {error.name}.") from None
+    estimator = OriginalDCNF(Path(argument), refine)
+    estimator.load()
+    return estimator
 
 
 def _source(argument: str) -> DepthEstimator:
@@ -51,12 +101,12 @@ def _constant(argument: str) -> DepthEstimator:
     return Constant(float(argument)) if argument else Constant()
 
 
-def _files(argument: str) -> DepthEstimator:
+def _files(argument: str, polarity: Polarity | None = None) -> DepthEstimator:
     from .files import DepthFiles
 
     if not argument:
         raise ValueError("name the folder of depth pictures, as in files:DIR")
-    return DepthFiles.index(Path(argument))
+    return DepthFiles.index(Path(argument), polarity)
 
 
 def _transformers(argument: str) -> DepthEstimator:
@@ -69,19 +119,8 @@ def _transformers(argument: str) -> DepthEstimator:
     return estimator
 
 
-def _original(argument: str) -> DepthEstimator:
-    if not argument:
-        raise ValueError("name the original model's file, as in dcnf-mat:FILE")
-    try:
-        from .dcnf.estimator import OriginalDCNF
-    except ImportError as error:
-        raise FvridError(f"--depth dcnf-mat: needs {error.name}: pip install 'fvrid[depth]'.") from None
-    estimator = OriginalDCNF(Path(argument))
-    estimator.load()
-    return estimator
-
-
-_ESTIMATORS: dict[str, Callable[[str], DepthEstimator]] = {
+_ESTIMATORS: dict[str, Callable[..., DepthEstimator]] = {
+    "dcnf": _dcnf,
     "source": _source,
     "planar": _planar,
     "constant": _constant,
@@ -89,17 +128,3 @@ _ESTIMATORS: dict[str, Callable[[str], DepthEstimator]] = {
     "hf": _transformers,
     "dcnf-mat": _original,
 }
-
-
-def open_estimator(spec: str) -> DepthEstimator:
-    """The estimator that `--depth SPEC` names. OptionError where there is none of that name or its argument is bad.
-
-    FvridError where what it needs cannot be loaded.
-    """
-    name, _, argument = spec.partition(":")
-    if name not in _ESTIMATORS:
-        raise OptionError(f"--depth {spec}: not known; take one of {SPECS}.")
-    try:
-        return _ESTIMATORS[name](argument)
-    except ValueError as error:
-        raise OptionError(f"--depth {spec}: {error}.") from None

@@ -4,17 +4,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+import numpy as np
+
 from ..images import FloatArray, Uint8Image, decode_depth, resize_map
 from ..records import FvridError, ImageRecord, ImageRefused
+from . import Polarity
 
 AUTHORS_NAME = "predict_depth_gray.png"
 _NO_VEHICLE = ("", "Depth", *(f"{split}_clear" for split in ("train", "query", "gallery", "all")))
+_LOOKED_AT = 32  # pictures, for their polarity
+_SLOPE = 0.02  # of depth from the top third to the bottom third: less says nothing
 AUTHORS_STEM = 19  # characters of the image's name that the authors' scripts keep: 00000_c001_000001_0
 
 
 @dataclass(frozen=True)
 class DepthFiles:
-    """Depth pictures of a folder, far is white, 8-bit or 16-bit, resized to the image where they differ in size.
+    """Depth pictures of a folder, 8-bit or 16-bit, resized to the image where they differ in size, not in shape.
 
     The image `a/b.jpg` has its depth in `a/b/predict_depth_gray.png` or `a/b.png`; or without `a`, as the authors
     have it: `b/predict_depth_gray.png`, below any folders (train_clear/, or train_clear/train_clear/), also for the
@@ -23,15 +28,17 @@ class DepthFiles:
 
     folder: Path
     paths: dict[str, list[str]] = field(repr=False)  # stem -> paths below the folder
+    polarity: Polarity | None = None  # None: not said, far is white
     batch_size: int = 1
+    versions: dict[str, str] = field(default_factory=dict, compare=False)
 
     @property
     def name(self) -> str:
-        return f"files:{self.folder}"
+        return f"files:{self.folder}" + (f" --polarity {self.polarity}" if self.polarity else "")
 
     @classmethod
-    def index(cls, folder: Path) -> "DepthFiles":
-        """Raises FvridError where the folder is missing or holds no depth picture."""
+    def index(cls, folder: Path, polarity: Polarity | None = None) -> "DepthFiles":
+        """Raises FvridError where the folder is missing, holds no depth picture, or white seems to be near in them."""
         if not folder.is_dir():
             raise FvridError(f"--depth files:{folder}: no such folder.")
         paths: dict[str, list[str]] = {}
@@ -42,7 +49,13 @@ class DepthFiles:
                 paths.setdefault(path.stem, []).append(path.as_posix())
         if not paths:
             raise FvridError(f"--depth files:{folder}: no <image>/{AUTHORS_NAME} and no <image>.png is in the folder.")
-        return cls(folder, paths)
+        own = [each for several in paths.values() for each in several if not each.endswith(AUTHORS_NAME)]
+        if polarity is None and _white_seems_near(folder, own):
+            raise FvridError(
+                f"--depth files:{folder}: white seems to be near in these pictures; say --polarity near-white, or"
+                " --polarity far-white where it is not."
+            )
+        return cls(folder, paths, polarity)
 
     def find(self, record: ImageRecord) -> Path:
         """The depth picture of an image. Raises ImageRefused where there is none or more than one fits."""
@@ -69,10 +82,38 @@ class DepthFiles:
             content = path.read_bytes()
         except OSError as error:
             raise ImageRefused(f"the depth picture {path} cannot be read ({error.strerror})") from None
-        return resize_map(decode_depth(content), *image.shape[:2])
+        depth = decode_depth(content)
+        if not _same_shape(depth.shape, image.shape[:2]):
+            sizes = (" x ".join(str(side) for side in reversed(shape[:2])) for shape in (depth.shape, image.shape))
+            raise ImageRefused("the depth picture {} has {} pixels, the image {}".format(path, *sizes))
+        d = resize_map(depth, *image.shape[:2])
+        return 1 - d if self.polarity == "near-white" else d
 
 
 def _folder_of(path: str) -> str:
     """The name of the folder that a depth picture, or its folder <stem>, lies in; "" at the top."""
     parent = PurePosixPath(path).parent
     return (parent.parent if path.endswith("/" + AUTHORS_NAME) else parent).name
+
+
+def _same_shape(depth: tuple[int, ...], image: tuple[int, ...]) -> bool:
+    """Whether one is the other scaled, up to the rounding of its sides."""
+    (h, w), (height, width) = depth, image
+    return abs(h * width - w * height) <= max(height, width, h, w)
+
+
+def _white_seems_near(folder: Path, paths: list[str]) -> bool:
+    """Whether most pictures, of up to _LOOKED_AT, get whiter downwards, as the ground comes nearer.
+
+    The authors' own, which do not follow the ground, are to be left out.
+    """
+    step = max(1, len(paths) // _LOOKED_AT)
+    slopes = []
+    for path in paths[::step][:_LOOKED_AT]:
+        try:
+            depth = decode_depth((folder / path).read_bytes())
+        except (OSError, ImageRefused):
+            continue  # said where it is used
+        third = max(1, len(depth) // 3)
+        slopes.append(float(depth[-third:].mean() - depth[:third].mean()))
+    return len(slopes) > 1 and float(np.mean(np.array(slopes) > _SLOPE)) > 0.75

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
@@ -21,6 +21,7 @@ class Planar:
 
     name: str = "planar"
     batch_size: int = 1
+    versions: dict[str, str] = field(default_factory=dict, compare=False)
 
     def predict(self, images: Sequence[Uint8Image], records: Sequence[ImageRecord]) -> list[FloatArray]:
         """(H, W, 3) each -> (H, W) float32 each."""

@@ -1,7 +1,7 @@
 """The depth that the source itself carries, exact and of the image's own size; no estimate."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from .. import pictures
 from ..images import FloatArray, Uint8Image
@@ -14,6 +14,7 @@ class SourceDepth:
 
     name: str = "source"
     batch_size: int = 1
+    versions: dict[str, str] = field(default_factory=dict, compare=False)
 
     def predict(self, images: Sequence[Uint8Image], records: Sequence[ImageRecord]) -> list[FloatArray]:
         """(H, W, 3) each -> (H, W) float32 each. Raises ImageRefused where an image has none, or not of its size."""

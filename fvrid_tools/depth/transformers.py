@@ -29,6 +29,13 @@ class TransformersDepth:
     def name(self) -> str:
         return f"hf:{self.model}"
 
+    @property
+    def versions(self) -> dict[str, str]:
+        import torch
+        import transformers
+
+        return {"torch": str(torch.__version__), "transformers": transformers.__version__}
+
     def load(self) -> None:
         """Load the model now. Raises FvridError where it cannot be had."""
         _load(self.model)

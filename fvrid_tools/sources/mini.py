@@ -20,7 +20,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .. import files
 from ..records import FvridError, ImageRecord, InShard, Listing, Part, Place, Reject
@@ -30,6 +30,7 @@ SOURCE = "mini"
 EMBEDDED = Path(__file__).parents[1] / "mini"
 FORMAT = 1
 INDEX, VIEWS = "mini.json", "views.csv"
+RECIPE = "render.json"  # of a rendered folder
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 _CELLS = {
     "image_id": _NAME,
@@ -104,6 +105,15 @@ def find_views(root: Path, part: Part) -> list[View]:
     if not wanted:
         raise FvridError(_none_of(root, part, views))
     return wanted
+
+
+def recipe_of(root: Path) -> Any:
+    """How a rendered folder was rendered; None where it does not say. Raises FvridError where it cannot be read."""
+    path = root / RECIPE
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    except (OSError, ValueError) as error:
+        raise FvridError(f"{path}: not readable ({error}); run fvrid render again.") from None
 
 
 def _is_packed(root: Path) -> bool:

@@ -20,7 +20,6 @@ from ..records import FvridError, ImageRecord, ImageRefused, Part, Row
 from ..shards import IMAGES_PER_SHARD, ShardWriter, shard_name
 from . import mini
 
-RECIPE = "render.json"  # of a rendered folder, where it has one: kept in mini.json
 DEPTH_LEVEL = 19  # zstd's; 22 takes longer for 0.2 % of the bytes
 
 _COLUMNS: dict[Part, tuple[str, ...]] = {
@@ -53,7 +52,7 @@ def pack(clear: Path, real: Path, out: Path, workers: int = 1) -> None:
     files.write_atomic(out / mini.VIEWS, _views_csv(views))
     index = {
         "format": mini.FORMAT,
-        "recipe": {part: _recipe(roots[part]) for part in views},
+        "recipe": {part: mini.recipe_of(roots[part]) for part in views},
         "files": [_entry(out / mini.VIEWS, sum(map(len, views.values()))), *shards],
     }
     files.write_atomic(out / mini.INDEX, json.dumps(index, indent=1, sort_keys=True) + "\n")
@@ -76,14 +75,6 @@ def _views_csv(views: dict[Part, list[mini.View]]) -> str:
     writer.writeheader()
     writer.writerows(lines)
     return text.getvalue()
-
-
-def _recipe(root: Path) -> Any:
-    path = root / RECIPE
-    try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-    except (OSError, ValueError) as error:
-        raise FvridError(f"{path}: not readable ({error}); run fvrid render again.") from None
 
 
 def _entry(path: Path, count: int) -> dict[str, Any]:

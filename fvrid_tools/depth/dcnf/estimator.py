@@ -1,11 +1,12 @@
 """The two estimators of this kind: our own small network, and the original's model read from its file."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import safetensors.torch
@@ -13,43 +14,53 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ... import files
 from ... import images as pictures
 from ...images import FloatArray, Uint8Image
 from ...records import FvridError, ImageRecord
-from .. import FARTHEST_M
+from .. import FARTHEST_M, Refinement
 from . import field, matconvnet, refine
 from .network import DCNFNetwork
 from .similarities import similarities
 from .superpixels import Superpixels
 
-Refinement = Literal["guided", "levin", "none"]
+WEIGHTS = Path(__file__).with_name("dcnf.safetensors")
 SIDE = 128  # pixels a side of the network's input, and
 NODES = 164  # superpixels, about: both as in training
-_LARGEST = 320  # pixels of the longer side: larger images are estimated at this size
+_LARGEST = 160  # pixels of the longer side of the image that is cut into superpixels
+_FINEST = 640  # and of the image whose edges the guided filter follows
 _ORIGINAL_LARGEST, _ORIGINAL_REGION = 600, 16  # of the original's outdoor model
 
 
 @dataclass(frozen=True)
 class DCNF:
-    """Our network, of a safetensors file."""
+    """Our network, of a safetensors file; the package has one."""
 
-    weights: Path
+    weights: Path = WEIGHTS
     refine: Refinement = "guided"
     batch_size: int = 16
 
     @property
     def name(self) -> str:
-        return "dcnf"
+        spec = "dcnf" if self.weights == WEIGHTS else f"dcnf:{self.weights}"
+        return spec + ("" if self.refine == "guided" else f" --refine {self.refine}")
+
+    @property
+    def versions(self) -> dict[str, str]:
+        return _versions(self.weights)
+
+    def load(self) -> None:
+        """Read the file now. Raises FvridError where the weights are not ours."""
+        _load(self.weights)
 
     def predict(self, images: Sequence[Uint8Image], records: Sequence[ImageRecord]) -> list[FloatArray]:
         """(H, W, 3) each -> (H, W) float32 each. Raises FvridError where the weights are not ours."""
         net, device = _load(self.weights)
         stretched = np.stack([pictures.stretch(image, SIDE) for image in images])
         scenes = torch.from_numpy(stretched).to(device).permute(0, 3, 1, 2).float() / 255
-        with torch.inference_mode():
-            maps = net.trunk(scenes)
-            made = []
-            for image, features in zip(images, maps, strict=True):
+        made = []
+        with torch.inference_mode(), _one_thread():
+            for image, features in zip(images, net.trunk(scenes), strict=True):
                 small = pictures.shrink(image, _LARGEST)
                 nodes = Superpixels.of(small, region_of(small))
                 pooling = torch.from_numpy(nodes.pooling(*features.shape[1:])).to(features)
@@ -68,7 +79,11 @@ class OriginalDCNF:
 
     @property
     def name(self) -> str:
-        return f"dcnf-mat:{self.file}"
+        return f"dcnf-mat:{self.file}" + ("" if self.refine == "levin" else f" --refine {self.refine}")
+
+    @property
+    def versions(self) -> dict[str, str]:
+        return _versions(self.file)
 
     def load(self) -> None:
         """Read the file now. Raises FvridError naming what of it is not understood."""
@@ -77,7 +92,8 @@ class OriginalDCNF:
     def predict(self, images: Sequence[Uint8Image], records: Sequence[ImageRecord]) -> list[FloatArray]:
         """(H, W, 3) each -> (H, W) float32 each. Raises FvridError as `load` does."""
         model = _load_original(self.file)
-        return [self._predict(model, image) for image in images]
+        with _one_thread():
+            return [self._predict(model, image) for image in images]
 
     def _predict(self, model: matconvnet.OriginalModel, image: Uint8Image) -> FloatArray:
         small = pictures.shrink(image, _ORIGINAL_LARGEST)
@@ -101,8 +117,9 @@ def region_of(image: Uint8Image) -> int:
 
 def most_probable(image: Uint8Image, nodes: Superpixels, z: Tensor, betas: Tensor) -> NDArray[np.float64]:
     """y* (n,) of the network's z (n,)."""
-    alike = torch.from_numpy(similarities(image, nodes)).to(z.device)
-    found: NDArray[np.float64] = field.most_probable(field.precision(alike, betas.double()), z.double()).cpu().numpy()
+    alike = torch.from_numpy(similarities(image, nodes))
+    a = field.precision(alike, betas.double().cpu())
+    found: NDArray[np.float64] = field.most_probable(a, z.double().cpu()).numpy()
     return found
 
 
@@ -116,15 +133,34 @@ def to_pixels(
         seeds[tuple(nodes.centres().T)] = FARTHEST_M**d
         found = np.log(np.clip(refine.colorize(small, seeds), 1, FARTHEST_M)) / np.log(FARTHEST_M)
     elif how == "guided":
-        found = refine.guided(small, d[nodes.labels], region_of(small))
+        fine = pictures.shrink(image, _FINEST)
+        coarse = pictures.resize_map(d[nodes.labels].astype(np.float32), *fine.shape[:2])
+        found = refine.guided(fine, coarse.astype(np.float64), region_of(fine))
     else:
         found = d[nodes.labels]
     return pictures.resize_map(found.clip(0, 1).astype(np.float32), *image.shape[:2])
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Of torch: parallelism is over images, and sums keep their order whatever the number of processes."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 @cache
-def _load(path: Path) -> tuple[DCNFNetwork, torch.device]:
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def _versions(path: Path) -> dict[str, str]:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    packages = {name: version(name) for name in ("torch", "scikit-image", "scipy")}
+    return packages | {path.name: files.sha256_file(path), "device": device}
+
+
+def read_network(path: Path) -> DCNFNetwork:
+    """Our network, ready to be used. Raises FvridError where the file holds no weights of it."""
     net = DCNFNetwork()
     try:
         net.load_state_dict(safetensors.torch.load_file(path))  # 16-bit floats become 32-bit
@@ -133,7 +169,13 @@ def _load(path: Path) -> tuple[DCNFNetwork, torch.device]:
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:
         reason = str(error).splitlines()[0][:120]
         raise FvridError(f"{path}: not weights of a DCNF network ({reason}); name another file.") from None
-    return net.to(device).eval(), device
+    return net.eval()
+
+
+@cache
+def _load(path: Path) -> tuple[DCNFNetwork, torch.device]:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return read_network(path).to(device), device
 
 
 @cache

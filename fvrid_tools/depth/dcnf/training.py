@@ -1,17 +1,23 @@
 """Training of the field from images with exact depth: first the network by itself at every unit, then the exact
 likelihood of the field of each image."""
 
+import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import safetensors.torch
 import torch
 from torch import Tensor
 
-from ... import images, pictures
+from ... import files, images, pictures
 from ...images import FloatArray, Uint8Image
 from ...pool import Progress
-from ...records import ImageRecord
+from ...records import FvridError, ImageRecord
 from . import field
 from .network import STRIDE, DCNFNetwork
 from .similarities import similarities
@@ -25,7 +31,7 @@ class DepthRecipe:
     seed: int = 0
     side: int = 128  # pixels a side, a multiple of 32
     batch: int = 32
-    dense_epochs: int = 12
+    dense_epochs: int = 24
     field_epochs: int = 1
     lr: float = 2e-3
     field_lr: float = 1e-4
@@ -34,14 +40,19 @@ class DepthRecipe:
 
 
 def train(records: list[ImageRecord], recipe: DepthRecipe, progress: Progress = lambda count: None) -> DCNFNetwork:
-    """Train on images that carry depth; `progress` counts images. The same records and recipe give the same weights."""
+    """Train on images that carry depth; `progress` counts images. The same records and recipe give the same weights.
+
+    Raises FvridError where there are fewer images than a batch takes.
+    """
+    if len(records) < recipe.batch:
+        raise FvridError(f"{len(records)} scenes to train on are fewer than a batch of {recipe.batch}; render more.")
     torch.manual_seed(recipe.seed)
     net = DCNFNetwork()
     steps = recipe.dense_epochs * (len(records) // recipe.batch)
     optimizer = torch.optim.AdamW(net.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.lr, total_steps=max(1, steps), pct_start=0.1)
     for epoch in range(recipe.dense_epochs):
-        for scenes, depths in batches(records, recipe, epoch):
+        for scenes, depths in _ahead(batches(records, recipe, epoch)):
             net.train()
             loss = dense_loss(net.dense(scenes), depths)
             optimizer.zero_grad(set_to_none=True)
@@ -53,13 +64,30 @@ def train(records: list[ImageRecord], recipe: DepthRecipe, progress: Progress = 
     return net.eval()
 
 
+def visits(count: int, recipe: DepthRecipe) -> int:
+    """How many images a training of `count` images goes through."""
+    return (recipe.dense_epochs + recipe.field_epochs) * (count // recipe.batch) * recipe.batch
+
+
+def save(net: DCNFNetwork, path: Path, recipe: DepthRecipe, scenes: Any) -> None:
+    """Write the weights as 16-bit floats, with how they came about: the recipe, that of the scenes, and versions."""
+    versions = {name: version(name) for name in ("fvrid", "torch", "numpy", "scikit-image")}
+    told = {"recipe": asdict(recipe), "scenes": scenes, "versions": versions}
+    tensors = {
+        name: (value.half() if value.is_floating_point() else value).contiguous()
+        for name, value in net.state_dict().items()
+    }
+    metadata = {name: json.dumps(value, sort_keys=True) for name, value in told.items()}
+    files.write_atomic(path, safetensors.torch.save(tensors, metadata))
+
+
 def train_field(net: DCNFNetwork, records: list[ImageRecord], recipe: DepthRecipe, progress: Progress) -> None:
     """The second stage: minus the log likelihood a superpixel, of head and betas; the trunk is left as it is."""
     net.eval()
     learned = [*net.head.parameters(), net.raw_betas]
     optimizer = torch.optim.AdamW(learned, lr=recipe.field_lr, weight_decay=recipe.weight_decay)
     for epoch in range(recipe.dense_epochs, recipe.dense_epochs + recipe.field_epochs):
-        for scenes, depths in batches(records, recipe, epoch):
+        for scenes, depths in _ahead(batches(records, recipe, epoch)):
             with torch.no_grad():
                 features = net.trunk(scenes)
             terms = []
@@ -98,12 +126,21 @@ def batches(records: list[ImageRecord], recipe: DepthRecipe, epoch: int) -> Iter
         yield torch.from_numpy(scenes).permute(0, 3, 1, 2).float() / 255, torch.from_numpy(depths)
 
 
+def _ahead(items: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
+    """The same, each made in a thread while the one before is worked on."""
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = thread.submit(next, items, None)
+            yield item
+
+
 def augmented(record: ImageRecord, side: int, rng: np.random.Generator) -> tuple[Uint8Image, FloatArray]:
-    """An image (S, S, 3) and its depth (S, S): cut, mirrored, coarsened, coded, lit otherwise."""
+    """An image (S, S, 3) and its depth (S, S): cut, mirrored, coarsened, blurred, coded, lit otherwise."""
     image = images.decode(pictures.read_image(record))
     height, width = image.shape[:2]
     depth = pictures.read_depth(record, height, width)
-    top, bottom, left, right = (rng.uniform(0, 0.2, 4) * [height, height, width, width]).astype(int)
+    top, bottom, left, right = (rng.uniform(0, 0.25, 4) ** 1.3 * [height, height, width, width]).astype(int)
     window = slice(top, height - bottom), slice(left, width - right)
     image, depth = image[window], depth[window]
     if rng.random() < 0.5:
@@ -112,6 +149,8 @@ def augmented(record: ImageRecord, side: int, rng: np.random.Generator) -> tuple
     native = int(np.exp(rng.uniform(np.log(40), np.log(300))))  # pixels that the camera had for the longer side
     if native < max(image.shape[:2]):
         image = images.shrink(image, native)
+    if rng.random() < 0.3:
+        image = images.blur(image, float(rng.uniform(0.3, 1.2)) * max(image.shape) / side)
     image = images.decode(images.encode_jpeg(image, int(rng.integers(40, 96)), "420"))
     image = images.stretch(image, side)
     gain = np.exp(rng.normal(0, 0.2)) * np.exp(rng.normal(0, 0.08, 3))

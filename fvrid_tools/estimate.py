@@ -1,0 +1,152 @@
+"""Depth of ordinary pictures, as files: what `fvrid depth` writes, which --depth files:OUT reads.
+
+OUT/<image>.png                              16 bits, far is white
+OUT/<image>/predict_depth_gray.png           8 bits, far is white, as the original's
+OUT/contact-sheet.html                       images beside their depths
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from . import files, images, page, pictures, pool
+from .depth import FARTHEST_M, DepthEstimator
+from .depth.files import AUTHORS_NAME
+from .pool import Progress
+from .records import FvridError, ImageRecord, ImageRefused
+from .sources.folder import image_paths
+
+SHEET = "contact-sheet.html"
+SHOWN = 240  # images of the sheet, evenly spaced
+_TASK = 32  # images
+
+
+@dataclass(frozen=True, slots=True)
+class Estimated:
+    """What became of an image: a strip of the contact sheet, or why it was refused."""
+
+    name: str
+    median: float = 0.0
+    spread: float = 0.0  # of d, 95th percentile over 5th
+    strip: tuple[str, str] | None = None  # data URIs: image, depth
+    refused: str | None = None
+
+
+def find_images(named: Sequence[Path], out: Path) -> list[ImageRecord]:
+    """Records of image files, and of all image files below folders, those in `out` left out.
+
+    Raises FvridError where a path does not exist, there is no image, or two would have depth pictures of one name.
+    """
+    found: list[ImageRecord] = []
+    for path in named:
+        if path.is_dir():
+            paths = [below for below in image_paths(path) if out.resolve() not in (path / below).resolve().parents]
+            found += [_record(path, below) for below in paths]
+        elif path.exists():
+            found.append(_record(path.parent, path.name))
+        else:
+            raise FvridError(f"{path}: no such file or folder; name images, or folders of images.")
+    if not found:
+        raise FvridError(f"{', '.join(map(str, named))}: no image in there; name images, or folders of images.")
+    names: dict[str, ImageRecord] = {}
+    for record in found:
+        other = names.setdefault(record.image_id, record)
+        if other is not record:
+            raise FvridError(f"{other.path} and {record.path} would have depth pictures of one name; name one alone.")
+    return sorted(found)
+
+
+def _record(root: Path, below: str) -> ImageRecord:
+    return ImageRecord(str(Path(below).with_suffix("")), "folder", below, "", None, None, root)
+
+
+def estimate(
+    records: list[ImageRecord], out: Path, estimator: DepthEstimator, workers: int = 1, progress: Progress | None = None
+) -> list[Estimated]:
+    """Write the depth pictures of all images and the contact sheet into the folder `out`; -> one result an image.
+
+    Raises FvridError where `out` cannot be written. Images that cannot be used are among the results.
+    """
+    files.make_folder(out)
+    step = max(1, len(records) // SHOWN)
+    tasks = [
+        _DepthTask(records[i : i + _TASK], out, estimator, tuple((i + j) % step == 0 for j in range(_TASK)))
+        for i in range(0, len(records), _TASK)
+    ]
+    done = [one for part in pool.run(tasks, workers, progress or (lambda count: None)) for one in part]
+    shown = [one for one in done if one.strip]
+    medians = [one.median for one in done if one.refused is None]
+    sheet = page.render(
+        "fvrid_tools",
+        "depth.html.j2",
+        title=f"Depth: {out.name}",
+        depth=estimator.name,
+        count=len(medians),
+        shown=shown,
+        charts=[page.histogram(medians, "median d of an image", 0, 1)] if medians else [],
+        farthest=FARTHEST_M,
+        refused=[one for one in done if one.refused],
+    )
+    files.write_atomic(out / SHEET, sheet)
+    return done
+
+
+@dataclass(frozen=True)
+class _DepthTask:
+    """Some images, estimated in batches."""
+
+    records: list[ImageRecord]
+    out: Path
+    estimator: DepthEstimator
+    shown: tuple[bool, ...]  # on the sheet
+
+    def make(self, progress: Progress) -> list[Estimated]:
+        done = []
+        size = self.estimator.batch_size
+        for start in range(0, len(self.records), size):
+            batch = self.records[start : start + size]
+            done += self._batch(batch, self.shown[start : start + size])
+            progress(len(batch))
+        return done
+
+    def write(self, made: list[Estimated]) -> list[Estimated]:
+        """Nothing is left to do: pictures are written one by one."""
+        return made
+
+    def _batch(self, records: list[ImageRecord], shown: Sequence[bool]) -> list[Estimated]:
+        refused: dict[str, Estimated] = {}
+        read = {}
+        for record in records:
+            try:
+                image = images.decode(pictures.read_image(record))
+                images.check_size(image)
+                read[record.image_id] = image
+            except ImageRefused as error:
+                refused[record.image_id] = Estimated(record.source_path, refused=f"{record.path}: {error}")
+        usable = [record for record in records if record.image_id in read]
+        try:
+            depths = self.estimator.predict([read[r.image_id] for r in usable], usable) if usable else []
+        except ImageRefused as error:
+            if len(records) == 1:
+                return [Estimated(records[0].source_path, refused=f"{records[0].path}: {error}")]
+            return [one for r, s in zip(records, shown, strict=False) for one in self._batch([r], [s])]
+        found = {record.image_id: depth for record, depth in zip(usable, depths, strict=True)}
+        return [
+            refused.get(r.image_id) or self._save(r, read[r.image_id], found[r.image_id], on_sheet)
+            for r, on_sheet in zip(records, shown, strict=False)
+        ]
+
+    def _save(self, record: ImageRecord, image: images.Uint8Image, d: images.FloatArray, on_sheet: bool) -> Estimated:
+        path = self.out / f"{record.image_id}.png"
+        eight = self.out / record.image_id / AUTHORS_NAME
+        try:
+            eight.parent.mkdir(parents=True, exist_ok=True)
+            files.write_atomic(eight, images.encode_depth(images.to_uint8(d)))
+            files.write_atomic(path, images.encode_depth(images.levels_of_depth(d)))
+        except OSError as error:
+            raise FvridError(f"{path}: cannot be written ({error.strerror}); free some space and run again.") from None
+        low, high = np.percentile(d, (5, 95))
+        strip = (page.picture(image), page.picture(page.grey(d))) if on_sheet else None
+        return Estimated(record.source_path, float(np.median(d)), float(high / max(low, 1e-6)), strip)
