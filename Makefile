@@ -72,7 +72,7 @@ mini: install  ## render FVRID-Mini again (hours; goes on where it stopped), pac
 
 depth: install  ## train the weights of --depth dcnf again: render scenes (goes on where it stopped), train, measure
 	$(BIN)/fvrid render --wide --out build/wide --seed 4 --vehicles 1000 --views 5 --size 128 --samples 8
-	$(BIN)/fvrid depth train --scenes build/wide --seed 0 --out fvrid_tools/depth/dcnf/dcnf.safetensors
+	$(BIN)/fvrid depth train --scenes build/wide --scenes mini --seed 0 --out fvrid_tools/depth/dcnf/dcnf.safetensors
 	mkdir -p build/bench
 	$(BIN)/python benchmarks/depth_quality.py --out build/bench/depth_quality.json
 

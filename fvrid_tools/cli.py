@@ -373,14 +373,21 @@ def depth_pictures(images: tuple[Path, ...], out: Path, spec: str, refine: Any, 
 
 
 @depth.command("train")
-@click.option("--scenes", type=click.Path(path_type=Path), required=True, help="What fvrid render --wide wrote.")
+@click.option(
+    "--scenes",
+    "folders",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    required=True,
+    help="What fvrid render wrote, best with --wide; may repeat. The word mini stands for the views in the package.",
+)
 @click.option("--out", type=click.Path(path_type=Path), required=True, metavar="FILE.safetensors", help="The weights.")
 @click.option("--epochs", type=click.IntRange(min=1), default=24, show_default=True, help="Of the network by itself.")
 @click.option(
     "--field-epochs", type=click.IntRange(min=0), default=1, show_default=True, help="Of the likelihood of the field."
 )
 @SEED
-def depth_train(scenes: Path, out: Path, epochs: int, field_epochs: int, seed: int) -> None:
+def depth_train(folders: tuple[Path, ...], out: Path, epochs: int, field_epochs: int, seed: int) -> None:
     """Train the weights of --depth dcnf from rendered scenes; test vehicles are left out, and measured at the end.
 
     Use them as --depth dcnf:FILE.
@@ -391,12 +398,17 @@ def depth_train(scenes: Path, out: Path, epochs: int, field_epochs: int, seed: i
     from .sources import mini, read_source
 
     recipe = training.DepthRecipe(seed=seed, dense_epochs=epochs, field_epochs=field_epochs)
-    listing = read_source("mini", scenes)
-    records = {split: [r for r in listing.records if r.source_split == split] for split in ("train", "test")}
-    click.echo(f"{listing.summary}; {len(records['test'])} held out", err=True)
+    roots = [mini.EMBEDDED if folder == Path("mini") else folder for folder in folders]
+    listings = [read_source("mini", root) for root in roots]
+    records = {
+        split: [r for listing in listings for r in listing.records if r.source_split == split]
+        for split in ("train", "test")
+    }
+    for listing in listings:
+        click.echo(listing.summary, err=True)
     with _bar(training.visits(len(records["train"]), recipe), "train") as progress:
         net = training.train(records["train"], recipe, progress)
-    training.save(net, out, recipe, mini.recipe_of(scenes))
+    training.save(net, out, recipe, [mini.recipe_of(root) for root in roots])
     click.echo(out)
     if records["test"]:
         with _bar(len(records["test"]), "measure") as progress:

@@ -211,6 +211,6 @@ def test_training_from_a_render(tmp_path, monkeypatch):
     with safe_open(weights, "pt") as file:
         told = {name: json.loads(value) for name, value in file.metadata().items()}
     assert told["recipe"]["dense_epochs"] == 1
-    assert told["scenes"]["wide"] is True
+    assert told["scenes"][0]["wide"] is True
     assert weights.stat().st_size < 4_000_000
     assert open_estimator(f"dcnf:{weights}").name == f"dcnf:{weights}"

@@ -108,12 +108,16 @@ def find_views(root: Path, part: Part) -> list[View]:
 
 
 def recipe_of(root: Path) -> Any:
-    """How a rendered folder was rendered; None where it does not say. Raises FvridError where it cannot be read."""
-    path = root / RECIPE
+    """How a folder, or what was packed of it, was rendered; None where it does not say.
+
+    Raises FvridError where it cannot be read.
+    """
+    path = root / (INDEX if _is_packed(root) else RECIPE)
     try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        found: Any = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
     except (OSError, ValueError) as error:
         raise FvridError(f"{path}: not readable ({error}); run fvrid render again.") from None
+    return found["recipe"] if path.name == INDEX else found
 
 
 def _is_packed(root: Path) -> bool:

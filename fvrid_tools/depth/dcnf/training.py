@@ -140,8 +140,8 @@ def augmented(record: ImageRecord, side: int, rng: np.random.Generator) -> tuple
     image = images.decode(pictures.read_image(record))
     height, width = image.shape[:2]
     depth = pictures.read_depth(record, height, width)
-    top, bottom, left, right = (rng.uniform(0, 0.25, 4) ** 1.3 * [height, height, width, width]).astype(int)
-    window = slice(top, height - bottom), slice(left, width - right)
+    aspect = float(np.clip(np.exp(rng.normal(0, 0.35)), 0.4, 2.5))  # width over height, as boxes of vehicles have it
+    window = _part(rng, height, min(1.0, 1 / aspect)), _part(rng, width, min(1.0, aspect))
     image, depth = image[window], depth[window]
     if rng.random() < 0.5:
         image, depth = image[:, ::-1], depth[:, ::-1]
@@ -159,3 +159,10 @@ def augmented(record: ImageRecord, side: int, rng: np.random.Generator) -> tuple
     if rng.random() < 0.15:
         lit = np.broadcast_to(lit.mean(axis=2, keepdims=True), lit.shape)
     return images.to_uint8(lit.astype(np.float32)), images.resize_map(np.ascontiguousarray(depth), side, side)
+
+
+def _part(rng: np.random.Generator, length: int, share: float) -> slice:
+    """About `share` of a side, and rather its middle."""
+    kept = max(1, round(length * share * rng.uniform(0.8, 1)))
+    start = round((length - kept) * rng.beta(2, 2))
+    return slice(start, start + kept)
