@@ -219,7 +219,7 @@ def test_training_is_repeatable_and_lowers_the_loss(tmp_path):
     for a, b in zip(first.state_dict().values(), again.state_dict().values(), strict=True):
         assert torch.equal(a, b)
     assert sum(counted) == 8 * 7
-    scenes, depths = next(training.batches(records, short, 0))
+    scenes, depths = next(training.batches([training.Scene.of(record) for record in records], short, 0))
     with torch.inference_mode():
         losses = [float(training.dense_loss(net.dense(scenes), depths)) for net in (untrained, first)]
     assert losses[1] < losses[0]

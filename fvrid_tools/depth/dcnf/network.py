@@ -30,7 +30,10 @@ class DCNFNetwork(nn.Module):
 
     def dense(self, images: Tensor) -> Tensor:
         """z of every unit, (B, H / 4, W / 4), of images (B, 3, H, W)."""
-        features: Tensor = self.trunk(images)
+        return self.units(self.trunk(images))
+
+    def units(self, features: Tensor) -> Tensor:
+        """z of every unit of the trunk's features (B, C, h, w): (B, h, w)."""
         z: Tensor = self.head(features.permute(0, 2, 3, 1))
         return z[..., 0]
 
@@ -57,7 +60,9 @@ class Trunk(nn.Module):
         )
         self.whole = nn.Sequential(nn.Linear(_WIDTHS[-1], _FEATURES), nn.ReLU())
         self.lateral = nn.ModuleList(nn.Conv2d(width, _FEATURES, 1) for width in rest)
-        self.merge = nn.ModuleList(_separable(_FEATURES, _FEATURES) for _ in rest)
+        self.merge = nn.ModuleList(
+            nn.Sequential(_separable(_FEATURES, _FEATURES), _separable(_FEATURES, _FEATURES)) for _ in rest
+        )
 
     def forward(self, images: Tensor) -> Tensor:
         batch, _, rows, columns = images.shape

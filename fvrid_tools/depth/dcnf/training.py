@@ -2,8 +2,9 @@
 likelihood of the field of each image."""
 
 import json
+import math
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import safetensors.torch
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ... import files, images, pictures
@@ -23,6 +25,10 @@ from .network import STRIDE, DCNFNetwork
 from .similarities import similarities
 from .superpixels import Superpixels
 
+# The field's density has a variance of its own, 1/2: in this unit of d that is what the network's errors within an image
+# have. Measured in units of 1 they would weigh nothing beside the determinant, which asks for ever smoother fields.
+_UNIT = 0.04
+
 
 @dataclass(frozen=True, kw_only=True)
 class DepthRecipe:
@@ -31,12 +37,27 @@ class DepthRecipe:
     seed: int = 0
     side: int = 128  # pixels a side, a multiple of 32
     batch: int = 32
-    dense_epochs: int = 20
+    dense_epochs: int = 30
     field_epochs: int = 1
     lr: float = 2e-3
     field_lr: float = 1e-4
+    beta_lr: float = 2e-2
     weight_decay: float = 1e-4
+    bfloat16: bool = True  # of the trunk in the first stage; slow on CPUs that only emulate it
     region: int = 10  # pixels a side of an average superpixel
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """An image that was decoded once: (H, W, 3), and its depth (H, W) in 16 bits."""
+
+    image: Uint8Image
+    levels: NDArray[np.uint16]
+
+    @classmethod
+    def of(cls, record: ImageRecord) -> "Scene":
+        image = images.decode(pictures.read_image(record))
+        return cls(image, images.levels_of_depth(pictures.read_depth(record, *image.shape[:2])))
 
 
 def train(records: list[ImageRecord], recipe: DepthRecipe, progress: Progress = lambda count: None) -> DCNFNetwork:
@@ -47,21 +68,30 @@ def train(records: list[ImageRecord], recipe: DepthRecipe, progress: Progress = 
     if len(records) < recipe.batch:
         raise FvridError(f"{len(records)} scenes to train on are fewer than a batch of {recipe.batch}; render more.")
     torch.manual_seed(recipe.seed)
+    scenes = [Scene.of(record) for record in records]
     net = DCNFNetwork().to(memory_format=torch.channels_last)  # faster here by two thirds
     steps = recipe.dense_epochs * (len(records) // recipe.batch)
     optimizer = torch.optim.AdamW(net.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.lr, total_steps=max(1, steps), pct_start=0.1)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step, steps))
     for epoch in range(recipe.dense_epochs):
-        for scenes, depths in _ahead(batches(records, recipe, epoch)):
+        for shown, depths in batches(scenes, recipe, epoch):
             net.train()
-            loss = dense_loss(net.dense(scenes), depths)
+            with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bfloat16):
+                features = net.trunk(shown.contiguous(memory_format=torch.channels_last))
+            loss = dense_loss(net.units(features.float()), depths)
             optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(loss)
             optimizer.step()
             schedule.step()
-            progress(len(scenes))
-    train_field(net, records, recipe, progress)
+            progress(len(shown))
+    train_field(net, scenes, recipe, progress)
     return net.eval()
+
+
+def rate(step: int, steps: int) -> float:
+    """Of step 0 to `steps` - 1, as a share of the highest: up for a tenth of the way, then down to 0 by a cosine."""
+    done = (step + 1) / max(1, steps)
+    return min(done / 0.1, 0.5 * (1 + math.cos(math.pi * max(0.0, done - 0.1) / 0.9)))
 
 
 def visits(count: int, recipe: DepthRecipe) -> int:
@@ -81,68 +111,76 @@ def save(net: DCNFNetwork, path: Path, recipe: DepthRecipe, scenes: Any) -> None
     files.write_atomic(path, safetensors.torch.save(tensors, metadata))
 
 
-def train_field(net: DCNFNetwork, records: list[ImageRecord], recipe: DepthRecipe, progress: Progress) -> None:
+def train_field(net: DCNFNetwork, scenes: list[Scene], recipe: DepthRecipe, progress: Progress) -> None:
     """The second stage: minus the log likelihood a superpixel, of head and betas; the trunk is left as it is."""
     net.eval()
-    learned = [*net.head.parameters(), net.raw_betas]
+    learned: list[dict[str, Any]] = [
+        {"params": list(net.head.parameters())},
+        {"params": [net.raw_betas], "lr": recipe.beta_lr, "weight_decay": 0.0},
+    ]
     optimizer = torch.optim.AdamW(learned, lr=recipe.field_lr, weight_decay=recipe.weight_decay)
     for epoch in range(recipe.dense_epochs, recipe.dense_epochs + recipe.field_epochs):
-        for scenes, depths in _ahead(batches(records, recipe, epoch)):
+        for shown, depths in batches(scenes, recipe, epoch):
             with torch.no_grad():
-                features = net.trunk(scenes)
+                features = net.trunk(shown)
             terms = []
-            for scene, depth, feature in zip(scenes, depths, features, strict=True):
+            for scene, depth, feature in zip(shown, depths, features, strict=True):
                 image = images.to_uint8(scene.permute(1, 2, 0).numpy())
                 nodes = Superpixels.of(image, recipe.region)
                 pooling = torch.from_numpy(nodes.pooling(*feature.shape[1:])).float()
                 a = field.precision(torch.from_numpy(similarities(image, nodes)), net.betas.double())
                 y = torch.from_numpy(nodes.mean(depth.numpy()[..., None].astype(np.float64))[:, 0])
                 z = net.pooled(feature, pooling).double()
-                terms.append(field.negative_log_likelihood(a, z, y) / nodes.count)
+                terms.append(field.negative_log_likelihood(a, z / _UNIT, y / _UNIT) / nodes.count)
             optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(torch.stack(terms).mean())
             optimizer.step()
-            progress(len(scenes))
+            progress(len(shown))
 
 
 def dense_loss(z: Tensor, depth: Tensor) -> Tensor:
-    """z: (B, H / 4, W / 4).  depth: (B, H, W).  Absolute, without the image's mean, and of the slopes."""
+    """z: (B, H / 4, W / 4).  depth: (B, H, W).  Differences as they are, without the image's mean, of the slopes, and
+    what the correlation within the image lacks of 1."""
     wanted = torch.nn.functional.avg_pool2d(depth[:, None], STRIDE)[:, 0]
     left = z - wanted
     centred = left - left.mean(dim=(1, 2), keepdim=True)
     slopes = (left[:, 1:] - left[:, :-1]).abs().mean() + (left[:, :, 1:] - left[:, :, :-1]).abs().mean()
-    return left.abs().mean() + centred.abs().mean() + slopes
+    a, b = (x - x.mean(dim=(1, 2), keepdim=True) for x in (z, wanted))
+    alike = (a * b).mean(dim=(1, 2)) / ((a.square().mean(dim=(1, 2)) * b.square().mean(dim=(1, 2))).sqrt() + 1e-4)
+    return left.abs().mean() + centred.abs().mean() + 2 * slopes + (1 - alike).mean()
 
 
-def batches(records: list[ImageRecord], recipe: DepthRecipe, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Images (B, 3, S, S) in [0, 1] and depths (B, S, S), augmented; every draw follows from seed, epoch and image."""
-    order = np.random.default_rng([recipe.seed, epoch]).permutation(len(records))
-    for start in range(0, len(order) - recipe.batch + 1, recipe.batch):
-        chosen = order[start : start + recipe.batch]
-        pairs = [
-            augmented(records[i], recipe.side, np.random.default_rng([recipe.seed, epoch, int(i)])) for i in chosen
-        ]
-        scenes, depths = (np.stack(column) for column in zip(*pairs, strict=True))
-        yield torch.from_numpy(scenes).permute(0, 3, 1, 2).float() / 255, torch.from_numpy(depths)
+def batches(scenes: list[Scene], recipe: DepthRecipe, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Images (B, 3, S, S) in [0, 1] and depths (B, S, S), augmented; every draw follows from seed, epoch and image.
+
+    Threads make the next batch while the one before is worked on.
+    """
+    order = np.random.default_rng([recipe.seed, epoch]).permutation(len(scenes))
+
+    def make(i: int) -> tuple[Uint8Image, FloatArray]:
+        return augmented(scenes[i], recipe.side, np.random.default_rng([recipe.seed, epoch, i]))
+
+    def collate(pairs: list[Future[tuple[Uint8Image, FloatArray]]]) -> tuple[Tensor, Tensor]:
+        shown, depths = (np.stack(column) for column in zip(*(pair.result() for pair in pairs), strict=True))
+        return torch.from_numpy(shown).permute(0, 3, 1, 2).float() / 255, torch.from_numpy(depths)
+
+    with ThreadPoolExecutor(2) as threads:
+        coming: list[Future[tuple[Uint8Image, FloatArray]]] = []
+        for start in range(0, len(order) - recipe.batch + 1, recipe.batch):
+            ready, coming = coming, [threads.submit(make, int(i)) for i in order[start : start + recipe.batch]]
+            if ready:
+                yield collate(ready)
+        if coming:
+            yield collate(coming)
 
 
-def _ahead(items: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
-    """The same, each made in a thread while the one before is worked on."""
-    with ThreadPoolExecutor(1) as thread:
-        coming = thread.submit(next, items, None)
-        while (item := coming.result()) is not None:
-            coming = thread.submit(next, items, None)
-            yield item
-
-
-def augmented(record: ImageRecord, side: int, rng: np.random.Generator) -> tuple[Uint8Image, FloatArray]:
+def augmented(scene: Scene, side: int, rng: np.random.Generator) -> tuple[Uint8Image, FloatArray]:
     """An image (S, S, 3) and its depth (S, S): cut, mirrored, coarsened, blurred, coded, lit otherwise."""
-    image = images.decode(pictures.read_image(record))
+    image = scene.image
     height, width = image.shape[:2]
-    depth = pictures.read_depth(record, height, width)
     aspect = float(np.clip(np.exp(rng.normal(0, 0.35)), 0.4, 2.5))  # width over height, as boxes of vehicles have it
     window = _part(rng, height, min(1.0, 1 / aspect)), _part(rng, width, min(1.0, aspect))
-    image, depth = image[window], depth[window]
+    image, depth = image[window], images.depth_of_levels(scene.levels[window])
     if rng.random() < 0.5:
         image, depth = image[:, ::-1], depth[:, ::-1]
     image = np.ascontiguousarray(image)
@@ -155,10 +193,11 @@ def augmented(record: ImageRecord, side: int, rng: np.random.Generator) -> tuple
     image = images.stretch(image, side)
     gain = np.exp(rng.normal(0, 0.2)) * np.exp(rng.normal(0, 0.08, 3))
     curve = np.exp(rng.normal(0, 0.2))
-    lit = np.clip((image / 255.0) ** curve * gain, 0, 1)
+    shades = np.clip((np.arange(256)[:, None] / 255) ** curve * gain, 0, 1) * 255
+    lit = np.stack([shades[:, c].astype(np.uint8)[image[..., c]] for c in range(3)], -1)
     if rng.random() < 0.15:
-        lit = np.broadcast_to(lit.mean(axis=2, keepdims=True), lit.shape)
-    return images.to_uint8(lit.astype(np.float32)), images.resize_map(np.ascontiguousarray(depth), side, side)
+        lit = np.repeat(lit.mean(axis=2, keepdims=True).astype(np.uint8), 3, axis=2)
+    return lit, images.resize_map(np.ascontiguousarray(depth), side, side)
 
 
 def _part(rng: np.random.Generator, length: int, share: float) -> slice:
