@@ -77,15 +77,19 @@ def estimate(
     ]
     done = [one for part in pool.run(tasks, workers, progress or (lambda count: None)) for one in part]
     shown = [one for one in done if one.strip]
-    medians = [one.median for one in done if one.refused is None]
+    used = [one for one in done if one.refused is None]
+    charts = [
+        page.histogram([one.median for one in used], "median d of an image", 0, 1),
+        page.histogram([one.spread for one in used], "spread of d in an image: 95th over 5th percentile", 1, 3),
+    ]
     sheet = page.render(
         "fvrid_tools",
         "depth.html.j2",
         title=f"Depth: {out.name}",
         depth=estimator.name,
-        count=len(medians),
+        count=len(used),
         shown=shown,
-        charts=[page.histogram(medians, "median d of an image", 0, 1)] if medians else [],
+        charts=charts if used else [],
         farthest=FARTHEST_M,
         refused=[one for one in done if one.refused],
     )
@@ -147,6 +151,9 @@ class _DepthTask:
             files.write_atomic(path, images.encode_depth(images.levels_of_depth(d)))
         except OSError as error:
             raise FvridError(f"{path}: cannot be written ({error.strerror}); free some space and run again.") from None
-        low, high = np.percentile(d, (5, 95))
-        strip = (page.picture(image), page.picture(page.grey(d))) if on_sheet else None
-        return Estimated(record.source_path, float(np.median(d)), float(high / max(low, 1e-6)), strip)
+        first, low, high, last = (float(p) for p in np.percentile(d, (1, 5, 95, 99)))
+        strip = None
+        if on_sheet:
+            stretched = ((d - first) / max(last - first, 1e-6)).clip(0, 1)
+            strip = page.picture(image), page.picture(images.colours(stretched))
+        return Estimated(record.source_path, float(np.median(d)), high / max(low, 1e-6), strip)

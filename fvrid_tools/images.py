@@ -188,6 +188,12 @@ def shrink(image: Uint8Image, longest_px: int) -> Uint8Image:
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 
+def colours(values: FloatArray) -> Uint8Image:
+    """(H, W) in [0, 1] -> (H, W, 3): the viridis scale, from dark blue to yellow."""
+    coded = cv2.applyColorMap(to_uint8(values), cv2.COLORMAP_VIRIDIS)
+    return np.asarray(cv2.cvtColor(coded, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+
+
 def blur(image: Uint8Image, sigma_px: float) -> Uint8Image:
     """Gaussian blur of (H, W, 3); sigma in pixels."""
     return np.asarray(cv2.GaussianBlur(image, (0, 0), sigma_px), dtype=np.uint8)

@@ -56,7 +56,7 @@ def test_depth_pictures_lie_where_files_finds_them(folder, tmp_path):
     (again,) = open_estimator(f"files:{tmp_path / 'd'}").predict([image], [record])
     assert again == pytest.approx(planar_depth(*image.shape[:2]), abs=1e-5)
     page = (tmp_path / "d/contact-sheet.html").read_text()
-    assert page.count("<figure>") == 4 + 1  # and the histogram
+    assert page.count("<figure>") == 4 + 2  # and the histograms
     assert "http" not in page.replace("http://www.w3.org/2000/svg", "")
 
 

@@ -28,6 +28,7 @@ WEIGHTS = Path(__file__).with_name("dcnf.safetensors")
 SIDE = 128  # pixels a side of the network's input, and
 NODES = 164  # superpixels, about: both as in training
 _LARGEST = 160  # pixels of the longer side of the image that is cut into superpixels
+_REACH = 0.4  # of the guided filter, in sides of a superpixel: larger ones blur what is beside an edge
 _FINEST = 640  # and of the image whose edges the guided filter follows
 _ORIGINAL_LARGEST, _ORIGINAL_REGION = 600, 16  # of the original's outdoor model
 
@@ -135,7 +136,7 @@ def to_pixels(
     elif how == "guided":
         fine = pictures.shrink(image, _FINEST)
         coarse = pictures.resize_map(d[nodes.labels].astype(np.float32), *fine.shape[:2])
-        found = refine.guided(fine, coarse.astype(np.float64), region_of(fine))
+        found = refine.guided(fine, coarse.astype(np.float64), max(1, round(_REACH * region_of(fine))))
     else:
         found = d[nodes.labels]
     return pictures.resize_map(found.clip(0, 1).astype(np.float32), *image.shape[:2])

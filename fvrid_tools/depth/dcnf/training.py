@@ -25,8 +25,8 @@ from .network import STRIDE, DCNFNetwork
 from .similarities import similarities
 from .superpixels import Superpixels
 
-# The field's density has a variance of its own, 1/2: in this unit of d that is what the network's errors within an image
-# have. Measured in units of 1 they would weigh nothing beside the determinant, which asks for ever smoother fields.
+# The field's density has a variance of its own, 1/2: in this unit of d that is about what the network's errors have.
+# In units of 1 they would weigh nothing beside the determinant, which asks for ever smoother fields.
 _UNIT = 0.04
 
 
