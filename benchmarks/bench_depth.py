@@ -66,12 +66,11 @@ def stages(crops: list[images.Uint8Image], rounds: int) -> dict[str, Any]:
     scenes = scenes.permute(0, 3, 1, 2).float() / 255
     nodes = [Superpixels.of(image, dcnf.region_of(image)) for image in crops]
     with torch.inference_mode():
-        maps = net.trunk(scenes)
+        maps = dcnf.both_ways(net, scenes)
 
         def solve() -> None:
-            for image, one, features in zip(crops, nodes, maps, strict=True):
-                pooling = torch.from_numpy(one.pooling(*features.shape[1:])).to(features)
-                dcnf.most_probable(image, one, net.pooled(features, pooling), net.betas)
+            for image, one, both in zip(crops, nodes, maps, strict=True):
+                dcnf.most_probable(image, one, dcnf.unary(net, both, one), net.betas)
 
         d = [np.full(one.count, 0.5) for one in nodes]
 
@@ -85,7 +84,7 @@ def stages(crops: list[images.Uint8Image], rounds: int) -> dict[str, Any]:
         fog, levels = FogSynthesizer(), np.full((SIZE, SIZE), 30000, np.uint16)
         seconds = rotate(
             {
-                "network": lambda: net.trunk(scenes),
+                "network": lambda: dcnf.both_ways(net, scenes),
                 "superpixels": lambda: [Superpixels.of(image, dcnf.region_of(image)) for image in crops],
                 "similarities": lambda: [similarities(i, n) for i, n in zip(crops, nodes, strict=True)],
                 "similarities, pooling, head and field": solve,
@@ -100,7 +99,7 @@ def stages(crops: list[images.Uint8Image], rounds: int) -> dict[str, Any]:
         for name in ("network", "superpixels", "similarities, pooling, head and field", "refine guided")
     )
     product = _product_rate(rounds)
-    multiplications = _multiplications(net, scenes[:1])
+    multiplications = 2 * _multiplications(net, scenes[:1])  # as it is, and mirrored
     return {
         "milliseconds": milliseconds,
         "guided, a crop": round(whole, 2),

@@ -19,7 +19,16 @@ from harness import finish, options
 from fvrid_tools import images, pictures
 from fvrid_tools.depth import REFINEMENTS, DepthEstimator
 from fvrid_tools.depth.accuracy import correlation, measure
-from fvrid_tools.depth.dcnf.estimator import DCNF, SIDE, WEIGHTS, most_probable, read_network, region_of
+from fvrid_tools.depth.dcnf.estimator import (
+    DCNF,
+    SIDE,
+    WEIGHTS,
+    both_ways,
+    most_probable,
+    read_network,
+    region_of,
+    unary,
+)
 from fvrid_tools.depth.dcnf.superpixels import Superpixels
 from fvrid_tools.images import FloatArray
 from fvrid_tools.records import ImageRecord
@@ -46,8 +55,7 @@ def of_superpixels(records: list[ImageRecord], weights: Path) -> dict[str, float
         wanted = nodes.mean(truth[..., None])[:, 0]
         scene = torch.from_numpy(images.stretch(image, SIDE)).permute(2, 0, 1)[None].float() / 255
         with torch.inference_mode():
-            features = net.trunk(scene)[0]
-            z = net.pooled(features, torch.from_numpy(nodes.pooling(*features.shape[1:])).to(features))
+            z = unary(net, both_ways(net, scene)[0], nodes)
             y = most_probable(image, nodes, z, net.betas)
         if truth.std() > 0.005:
             found["network"].append(correlation(z.numpy(), wanted))

@@ -224,9 +224,7 @@ def test_training_is_repeatable_and_lowers_the_loss(tmp_path):
         losses = [float(training.dense_loss(net.dense(scenes), depths)) for net in (untrained, first)]
     assert losses[1] < losses[0]
 
-    save_file(
-        {name: t.half() if t.is_floating_point() else t for name, t in first.state_dict().items()}, tmp_path / "w"
-    )
+    training.save(first, tmp_path / "w", short, None)
     image = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
     for how in ("guided", "levin", "none"):
         (depth,) = estimator.DCNF(tmp_path / "w", how).predict([image], [None])

@@ -379,12 +379,12 @@ def test_the_commands(rendered: Rendered, tmp_path: Path, monkeypatch: pytest.Mo
     ]
 
 
-def test_joined_with_a_source_without_depth_the_default_is_planar(
+def test_joined_with_a_source_without_depth_the_default_is_dcnf(
     rendered: Rendered, laid_out: Path, tmp_path: Path
 ) -> None:
     joined = ("--src", "mini", "--root", rendered.packed, "--src", "veri-wild", "--root", laid_out / "clear")
     assert run("build-syn", *joined, "--out", tmp_path / "out").exit_code == 0
-    assert manifest.read_dataset(tmp_path / "out")["depth"] == "planar"
+    assert manifest.read_dataset(tmp_path / "out")["depth"] == "dcnf"
     result = run("build-syn", *joined, "--out", tmp_path / "out", "--depth", "source")
     assert result.exit_code == 2
     assert "veri-wild carries no depth" in result.stderr

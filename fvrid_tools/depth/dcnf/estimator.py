@@ -25,10 +25,10 @@ from .similarities import similarities
 from .superpixels import Superpixels
 
 WEIGHTS = Path(__file__).with_name("dcnf.safetensors")
-SIDE = 128  # pixels a side of the network's input, and
-NODES = 164  # superpixels, about: both as in training
+SIDE = 128  # pixels a side of the network's input, as in training
+NODES = 334  # superpixels of an image, about
 _LARGEST = 160  # pixels of the longer side of the image that is cut into superpixels
-_REACH = 0.4  # of the guided filter, in sides of a superpixel: larger ones blur what is beside an edge
+_REACH = 0.3  # of the guided filter, in sides of a superpixel: larger ones blur what is beside an edge
 _FINEST = 640  # and of the image whose edges the guided filter follows
 _ORIGINAL_LARGEST, _ORIGINAL_REGION = 600, 16  # of the original's outdoor model
 
@@ -61,11 +61,10 @@ class DCNF:
         scenes = torch.from_numpy(stretched).to(device).permute(0, 3, 1, 2).float() / 255
         made = []
         with torch.inference_mode(), _one_thread():
-            for image, features in zip(images, net.trunk(scenes), strict=True):
+            for image, both in zip(images, both_ways(net, scenes), strict=True):
                 small = pictures.shrink(image, _LARGEST)
                 nodes = Superpixels.of(small, region_of(small))
-                pooling = torch.from_numpy(nodes.pooling(*features.shape[1:])).to(features)
-                y = most_probable(small, nodes, net.pooled(features, pooling), net.betas)
+                y = most_probable(small, nodes, unary(net, both, nodes), net.betas)
                 made.append(to_pixels(image, small, nodes, y, self.refine))
         return made
 
@@ -114,6 +113,17 @@ def region_of(image: Uint8Image) -> int:
     """Pixels a side of a superpixel, of which an image is to have about NODES."""
     height, width = image.shape[:2]
     return max(3, round(math.sqrt(height * width / NODES)))
+
+
+def both_ways(net: DCNFNetwork, scenes: Tensor) -> Tensor:
+    """The trunk's features of images (B, 3, H, W), and of them mirrored and mirrored back: (B, 2, C, h, w)."""
+    return torch.stack([net.trunk(scenes), net.trunk(scenes.flip(3)).flip(3)], dim=1)
+
+
+def unary(net: DCNFNetwork, both: Tensor, nodes: Superpixels) -> Tensor:
+    """z of the superpixels of an image, (n,), the mean over its features `both` (2, C, h, w)."""
+    pooling = torch.from_numpy(nodes.pooling(*both.shape[2:])).to(both)
+    return (net.pooled(both[0], pooling) + net.pooled(both[1], pooling)) / 2
 
 
 def most_probable(image: Uint8Image, nodes: Superpixels, z: Tensor, betas: Tensor) -> NDArray[np.float64]:
