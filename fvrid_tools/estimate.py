@@ -5,6 +5,7 @@ OUT/<image>/predict_depth_gray.png           8 bits, far is white, as the origin
 OUT/contact-sheet.html                       images beside their depths
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from .records import FvridError, ImageRecord, ImageRefused
 from .sources.folder import image_paths
 
 SHEET = "contact-sheet.html"
-SHOWN = 240  # images of the sheet, evenly spaced
+SHOWN = 240  # images of the sheet at most, evenly spaced
 _TASK = 32  # images
 
 
@@ -70,7 +71,7 @@ def estimate(
     Raises FvridError where `out` cannot be written. Images that cannot be used are among the results.
     """
     files.make_folder(out)
-    step = max(1, len(records) // SHOWN)
+    step = max(1, math.ceil(len(records) / SHOWN))
     tasks = [
         _DepthTask(records[i : i + _TASK], out, estimator, tuple((i + j) % step == 0 for j in range(_TASK)))
         for i in range(0, len(records), _TASK)
