@@ -395,6 +395,7 @@ def depth_train(folders: tuple[Path, ...], out: Path, epochs: int, field_epochs:
     from .depth.accuracy import measure
     from .depth.dcnf import training
     from .depth.dcnf.estimator import DCNF
+    from .files import make_folder
     from .sources import mini, read_source
 
     recipe = training.DepthRecipe(seed=seed, dense_epochs=epochs, field_epochs=field_epochs)
@@ -406,6 +407,7 @@ def depth_train(folders: tuple[Path, ...], out: Path, epochs: int, field_epochs:
     }
     for listing in listings:
         click.echo(listing.summary, err=True)
+    make_folder(out.parent)  # now, not after the training
     with _bar(training.visits(len(records["train"]), recipe), "train") as progress:
         net = training.train(records["train"], recipe, progress)
     training.save(net, out, recipe, [mini.recipe_of(root) for root in roots])

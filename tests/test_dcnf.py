@@ -209,6 +209,25 @@ def test_a_superpixel_of_one_unit_has_the_units_depth():
         net.trunk(torch.rand(1, 3, 60, 96))
 
 
+def test_dense_loss_worked_by_hand():
+    wanted = torch.tensor([[0.2, 0.4], [0.2, 0.4]])
+    depth = wanted.repeat_interleave(4, 0).repeat_interleave(4, 1)[None]
+    assert float(training.dense_loss(wanted[None], depth)) == pytest.approx(0, abs=0.02)  # of the correlation's guard
+    shifted = training.dense_loss(wanted[None] + 0.1, depth) - training.dense_loss(wanted[None], depth)
+    assert float(shifted) == pytest.approx(0.1, abs=1e-5)  # neither shape nor slopes nor correlation change
+    mirrored = float(training.dense_loss(wanted.flip(1)[None], depth))
+    # everywhere 0.2 off, mean 0; slopes -0.2 for 0.2 across, none down; correlation -1
+    assert mirrored == pytest.approx(0.2 + 0.2 + 2 * 0.4 + 2, abs=0.02)
+
+
+def test_rate_rises_for_a_tenth_and_falls_to_nothing():
+    rates = [training.rate(step, 100) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert max(rates) == rates[9] == pytest.approx(1)
+    assert rates[54] == pytest.approx(0.5)
+    assert rates[99] == pytest.approx(0, abs=1e-9)
+
+
 def test_training_is_repeatable_and_lowers_the_loss(tmp_path):
     records = read_source("mini").records[:8]
     short = training.DepthRecipe(side=64, batch=4, dense_epochs=6, field_epochs=1, lr=5e-3)

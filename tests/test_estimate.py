@@ -195,7 +195,7 @@ def test_training_from_a_render(tmp_path, monkeypatch):
     pytest.importorskip("mitsuba")
     from fvrid_tools.depth.dcnf import training
 
-    scenes, weights = tmp_path / "scenes", tmp_path / "w.safetensors"
+    scenes, weights = tmp_path / "scenes", tmp_path / "new/folder/w.safetensors"
     small = ("--vehicles", 4, "--views", 2, "--size", 32, "--samples", 4, "--workers", 1)
     assert run("render", "--wide", "--out", scenes, *small).exit_code == 0
     result = run("depth", "train", "--scenes", scenes, "--out", weights)

@@ -15,7 +15,6 @@ FARTHEST_M = 81.0  # metres, where d = 1; Make3D's laser range, on which the ori
 Refinement = Literal["guided", "levin", "none"]  # from superpixels to pixels
 REFINEMENTS: tuple[Refinement, ...] = ("guided", "levin", "none")
 Polarity = Literal["far-white", "near-white"]  # of depth pictures
-POLARITIES: tuple[Polarity, ...] = ("far-white", "near-white")
 
 
 class DepthEstimator(Protocol):
