@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +28,11 @@ def git_revision() -> str:
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return found.stdout.strip()
+
+
+def versions() -> str:
+    """Of this package and what it computes with, as JSON."""
+    return json.dumps({name: version(name) for name in ("fvrid", "torch", "torchvision", "timm", "numpy")})
 
 
 def save_checkpoint(run: Path, state: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """The command `sjdl`: parse, delegate, print. torch is imported inside the commands, so that --help is fast."""
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -47,19 +48,29 @@ def cli() -> None:
 @click.option("--recipe", default="default", show_default=True, help="A name in manifests/ or a TOML file.")
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a key of the recipe; may repeat.")
 @click.option("--run", type=PATH, required=True, help="A new folder for everything the training leaves.")
-@click.option("--resume", is_flag=True, help="Go on after the run's last whole epoch.")
+@click.option("--resume", is_flag=True, help="Go on from the run's last checkpoint; without one, start.")
 def train(data: Path, real: Path | None, recipe: str, changes: tuple[str, ...], run: Path, resume: bool) -> None:
-    """Train the network into the folder RUN."""
+    """Train the network into the folder RUN.
+
+    On several GPUs: torchrun --nproc-per-node N -m -- sjdl_model train ... (the -- keeps torchrun from taking --run for
+    an option of its own). After SIGTERM the step under way is finished, a checkpoint written, and the exit code is 143;
+    the same command with --resume goes on.
+    """
     from .config import read_recipe
 
     resolved = read_recipe(recipe, changes)
     from fvrid_tools.dataset import open_dataset
 
     from .report import REPORT
+    from .train import TerminatedError
     from .train import train as run_training
 
     datasets = open_dataset(data), None if real is None else open_dataset(real)
-    run_training(*datasets, resolved, run, resume=resume)
+    try:
+        run_training(*datasets, resolved, run, resume=resume)
+    except TerminatedError as error:
+        click.echo(str(error), err=True)
+        raise SystemExit(128 + signal.SIGTERM) from None
     click.echo(f"{run / REPORT}")
 
 
@@ -120,7 +131,8 @@ def evaluate(
     dataset = open_dataset(data)
     if domain not in (None, dataset.info["domain"]):
         raise DataError(f"{data} is of the {dataset.info['domain']} domain, not {domain}; name another --data.")
-    from .train import evaluate_run, evaluate_weights
+    from . import processes
+    from .train import evaluate_run, evaluate_weights, pick_device
 
     options: dict[str, Any] = {
         "condition": images,
@@ -129,11 +141,14 @@ def evaluate(
         "device": device,
         "workers": workers,
     }
-    if run is not None:
-        result = evaluate_run(run, dataset, **options)
-    else:
-        assert weights is not None
-        result, _, _ = evaluate_weights(weights, dataset, **options)
+    with processes.joined(pick_device(device)):
+        if run is not None:
+            result = evaluate_run(run, dataset, **options)
+        else:
+            assert weights is not None
+            result, _, _ = evaluate_weights(weights, dataset, **options)
+        if processes.rank():
+            return
     if as_json:
         click.echo(json.dumps(result.to_json(), indent=1))
     else:

@@ -13,7 +13,7 @@ from typing import Any, get_type_hints
 
 RESTORATION_NORMS = ("l2", "mse")
 SELF_CONSTRAINTS = ("global", "phase")
-PRECISIONS = ("float32", "bfloat16")
+PRECISIONS = ("float32", "tf32", "bfloat16", "float16")
 
 
 class ConfigError(Exception):
@@ -67,7 +67,9 @@ class Recipe:
     seed: int = 0
     workers: int = 2  # processes that decode images; their number changes no number
     precision: str = "float32"  # of the network's products in training; losses and weights are float32 in any case
+    compile: bool = False  # torch.compile the network: minutes at the start, faster steps where it helps
     device: str = "auto"  # "auto" takes a GPU where there is one
+    save_every: int = 0  # steps between checkpoints within an epoch; 0: only at its end
     weights: Weights = field(default_factory=Weights)
     fog: Fog = field(default_factory=Fog)
 
@@ -78,8 +80,8 @@ class Recipe:
             "last_stride must be 1 or 2": self.last_stride in (1, 2),
             "image_size must be a multiple of 32": self.image_size > 0 and self.image_size % 32 == 0,
             "p must be at least 2 and k at least 2": self.p >= 2 and self.k >= 2,
-            "epochs, steps_per_epoch and workers must not be negative": all(
-                count >= 0 for count in (self.epochs, self.steps_per_epoch, self.workers)
+            "epochs, steps_per_epoch, workers and save_every must not be negative": all(
+                count >= 0 for count in (self.epochs, self.steps_per_epoch, self.workers, self.save_every)
             ),
             "real_every must be at least 1": self.real_every >= 1,
             "seed must be 0 to 2**63 - 1": 0 <= self.seed < 2**63,
@@ -97,22 +99,56 @@ class Recipe:
                 raise ConfigError(f"{sentence}.")
 
 
+# What may differ when a run is resumed: where it is computed and how often it is saved, not what.
+_CIRCUMSTANCES = ("workers", "compile", "device", "save_every")
+
 _TABLES: dict[str, type] = {"weights": Weights, "fog": Fog}
 
 
 def read_recipe(name_or_path: str, changes: Iterable[str] = ()) -> Recipe:
     """The recipe of a TOML file, or of manifests/<name>.toml, with KEY=VALUE changes.
 
+    A file that begins with base = "NAME" says only in what it differs from that recipe.
     Raises ConfigError where the recipe is not found, a key is unknown or a value has the wrong type.
     """
     path = _find(name_or_path)
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: not a recipe ({error}).") from None
+    values = _read(path)
+    base = values.pop("base", None)
+    if base is not None:
+        values = _over(_read(_find(str(base))), values)
     for change in changes:
         _set(values, change)
     return from_dict(values, str(path))
+
+
+def from_toml(text: str, where: str) -> Recipe:
+    """The recipe that `to_toml` wrote; `where` is named in errors."""
+    try:
+        return from_dict(tomllib.loads(text), where)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{where}: not a recipe ({error}).") from None
+
+
+def same_run(recipe: Recipe, other: Recipe) -> bool:
+    """Whether two recipes ask for the same weights: whatever they say about workers, devices and checkpoints."""
+    default = {name: Recipe.__dataclass_fields__[name].default for name in _CIRCUMSTANCES}
+    return dataclasses.replace(recipe, **default) == dataclasses.replace(other, **default)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: not a recipe ({error}).") from None
+
+
+def _over(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """The values with the changes, table by table."""
+    merged = values | changes
+    for table in _TABLES:
+        if isinstance(values.get(table), dict) and isinstance(changes.get(table), dict):
+            merged[table] = values[table] | changes[table]
+    return merged
 
 
 def _find(name_or_path: str) -> Path:

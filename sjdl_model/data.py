@@ -1,5 +1,6 @@
 """Datasets of fvrid_tools as batches of tensors. Images stay uint8 until they are on the training device."""
 
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -12,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from fvrid_tools.dataset import Dataset as FvridDataset
 from fvrid_tools.dataset import Sample
 
-from . import transforms
+from . import processes, transforms
 from .config import DataError
 from .samplers import PKSampler, Steps, Visit
 
@@ -77,15 +78,21 @@ class TrainingSet(Dataset[Batch]):
     def __getitem__(self, visit: Visit) -> Batch:
         """One image, without the leading B."""
         sample = self.data[visit.image]
-        scene = [sample.foggy] if sample.clear is None else [sample.foggy, sample.clear]
-        channels = torch.from_numpy(np.concatenate(scene, axis=2)).permute(2, 0, 1)
-        images = torch.split(transforms.augment(channels, self.size, visit.seed), 3)
+        channels = transforms.augment(_channels(sample), self.size, visit.seed)
+        return self._batch(visit.image, channels, **self._redrawn(sample, visit.seed))
+
+    def as_it_is(self, position: int) -> Batch:
+        """One image in its stored fog, resized and not augmented, without the leading B."""
+        return self._batch(position, transforms.resize(_channels(self.data[position]), self.size))
+
+    def _batch(self, position: int, channels: Tensor, **redrawn: Tensor) -> Batch:
+        images = torch.split(channels, 3)
         return Batch(
             foggy=images[0],
             clear=images[1] if len(images) > 1 else None,
-            label=torch.tensor(self.labels[visit.image]),
-            position=torch.tensor(visit.image),
-            **self._redrawn(sample, visit.seed),
+            label=torch.tensor(self.labels[position]),
+            position=torch.tensor(position),
+            **redrawn,
         )
 
     def _redrawn(self, sample: Sample, seed: int) -> dict[str, Tensor]:
@@ -101,7 +108,13 @@ class TrainingSet(Dataset[Batch]):
         }
 
 
-def _collate(items: Sequence[Batch]) -> Batch:
+def _channels(sample: Sample) -> Tensor:
+    """(3 or 6, H, W): foggy, and clear where there is one."""
+    scene = [sample.foggy] if sample.clear is None else [sample.foggy, sample.clear]
+    return torch.from_numpy(np.concatenate(scene, axis=2)).permute(2, 0, 1)
+
+
+def collate(items: Sequence[Batch]) -> Batch:
     columns = zip(*items, strict=True)
     return Batch._make(None if column[0] is None else torch.stack(column) for column in columns)
 
@@ -109,14 +122,20 @@ def _collate(items: Sequence[Batch]) -> Batch:
 def training_batches(
     training: TrainingSet, sampler: PKSampler, steps: Sequence[int], workers: int, pin: bool
 ) -> DataLoader[Batch]:
-    """The batches of the given steps, in order; each is the same whatever the number of workers."""
+    """This process's part of the batches of the given steps, in order, whatever the number of workers."""
     return DataLoader(
         training,
-        batch_sampler=Steps(sampler, steps),
-        collate_fn=_collate,
+        batch_sampler=Steps(sampler, steps, processes.rank(), processes.count()),
+        collate_fn=collate,
         num_workers=workers if len(steps) else 0,
+        worker_init_fn=_leave_signals_to_the_trainer,
         pin_memory=pin,
     )
+
+
+def _leave_signals_to_the_trainer(worker: int) -> None:
+    """SIGTERM may go to the whole job: the trainer is to finish its step and save, for which it needs its workers."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from fvrid_tools.dataset import Dataset
 from fvrid_tools.records import Row
 
 from . import data as images_of
+from . import processes
 from .config import DataError
 from .data import ImageSet, image_batches
 from .metrics import RetrievalScores, evaluate
@@ -57,7 +58,7 @@ def embed(
     for images in batches:
         parts.append(net.embed(net.defog(images) if defog else images, before_bn).float().cpu().numpy())
         progress(len(images))
-    return np.concatenate(parts)
+    return np.concatenate(parts) if parts else np.empty((0, 0), np.float32)
 
 
 def evaluate_dataset(
@@ -75,7 +76,8 @@ def evaluate_dataset(
     """Score the "query" and "gallery" splits of a dataset at size x size pixels.
 
     images: "foggy", "clear" (synthetic domain, and pairs) or "defogged".  queries: "one" a vehicle, the paper's
-    protocol, or "all": every test image in turn against all others.  `progress` counts images.
+    protocol, or "all": every test image in turn against all others.  `progress` counts images. The processes of
+    torchrun embed a share each, and all of them return the scores.
     Raises DataError where a split is empty, or no query has a match.
     """
     if images == "clear" and dataset.info["domain"] == "real" and not dataset.info.get("pairs"):
@@ -88,10 +90,10 @@ def evaluate_dataset(
     pick = images_of.clear if images == "clear" else images_of.foggy
     embeddings = {}
     for split, part in parts.items():
-        batches = image_batches(ImageSet(part, size, pick), BATCH, workers, device)
-        embeddings[split] = embed(
-            net.to(device), batches, defog=images == "defogged", before_bn=before_bn, progress=progress
-        )
+        mine = part.take(part.rows[processes.share(len(part))])
+        batches = image_batches(ImageSet(mine, size, pick), BATCH, workers, device)
+        found = embed(net.to(device), batches, defog=images == "defogged", before_bn=before_bn, progress=progress)
+        embeddings[split] = np.concatenate([share for share in processes.objects(found) if len(share)])
     rows = {split: list(part.rows) for split, part in parts.items()}
     chosen = f"one random {images} image of each test vehicle is the query, the rest gallery"
     if queries == "all":

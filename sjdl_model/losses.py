@@ -50,7 +50,7 @@ def color_entropy_loss(defogged: Tensor) -> Tensor:
     the histogram differentiable at a cost of O(pixels); the released code's hard histogram sends no gradient.
     """
     level = defogged.float().clamp(0, 1).flatten(2).flatten(0, 1) * 255  # (B * 3, H * W)
-    below = level.detach().floor().clamp(max=254)
+    below = level.detach().floor().clamp(max=254).nan_to_num()  # a NaN has no level, and makes the loss one by `share`
     share = level - below  # of the level above, in [0, 1]
     index = below.long()
     histogram = torch.zeros(len(level), 256, device=level.device)

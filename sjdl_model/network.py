@@ -1,5 +1,6 @@
 """SJDL: one backbone whose shallow stages (CFSM) serve two branches, re-identification and defogging (Fig. 2)."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -7,6 +8,12 @@ from torch import Tensor, nn
 
 from .backbone import Backbone
 from .firm import FIRM
+
+Gather = Callable[[Tensor], Tensor]  # (B, ...) -> (N * B, ...) of N processes
+
+
+def as_it_is(tensor: Tensor) -> Tensor:
+    return tensor
 
 
 class SJDLOutput(NamedTuple):
@@ -49,10 +56,14 @@ class SJDL(nn.Module):
         self.classifier_synthetic = _classifier(dim, num_synthetic)
         self.classifier_real = _classifier(dim, num_real) if num_real else None
 
-    def forward(self, foggy: Tensor, defog: bool = True) -> SJDLOutput:
-        """foggy: (B, 3, H, W) float in [0, 1]; H and W multiples of 32, else ValueError."""
-        maps = self._maps(foggy)
-        feature = maps[-1].mean(dim=(2, 3))  # (B, D)
+    def forward(self, foggy: Tensor, defog: bool = True, gather: Gather = as_it_is) -> SJDLOutput:
+        """foggy: (B, 3, H, W) float in [0, 1]; H and W multiples of 32, else ValueError.
+
+        gather: joins the features of the processes that share a batch, so that BN, classifiers and the triplet loss
+        see the whole of it.
+        """
+        maps = self.maps(foggy)
+        feature = gather(maps[-1].mean(dim=(2, 3)))  # (B, D)
         embedding = self.neck(feature)
         return SJDLOutput(
             feature=feature,
@@ -64,15 +75,16 @@ class SJDL(nn.Module):
 
     def embed(self, foggy: Tensor, before_bn: bool = False) -> Tensor:
         """(B, 3, H, W) in [0, 1] -> (B, D), by CFSM and ReIDM only."""
-        feature = self._maps(foggy)[-1].mean(dim=(2, 3))
+        feature = self.maps(foggy)[-1].mean(dim=(2, 3))
         return feature if before_bn else self.neck(feature)
 
     def defog(self, foggy: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] -> the same without fog."""
-        defogged: Tensor = self.firm(self._maps(foggy)[self.shared], foggy)
+        defogged: Tensor = self.firm(self.maps(foggy)[self.shared], foggy)
         return defogged
 
-    def _maps(self, foggy: Tensor) -> list[Tensor]:
+    def maps(self, foggy: Tensor) -> list[Tensor]:
+        """The four stages' maps (B, C, H / stride, W / stride); that of the CFSM is maps[self.shared]."""
         if foggy.ndim != 4 or foggy.shape[1] != 3 or foggy.shape[2] % 32 or foggy.shape[3] % 32:
             raise ValueError(
                 f"images are {tuple(foggy.shape)}: (B, 3, H, W) with sides that are multiples of 32 needed"

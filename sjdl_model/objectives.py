@@ -3,22 +3,42 @@
 from dataclasses import asdict
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from . import losses
+from . import losses, processes
 from .config import Recipe, Weights
 from .data import Batch
-from .network import SJDL, SJDLOutput
+from .network import SJDL, Gather, SJDLOutput, as_it_is
 
+_SYNTHETIC_IMAGE_TERMS = ("restoration",)
 _REAL_IMAGE_TERMS = ("color_entropy", "dark_channel", "total_variation", "self_constraint")
+_PRECISIONS = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def terms(net: SJDL, batch: Batch, recipe: Recipe) -> dict[str, Tensor]:
-    """Run the network on a batch and return the terms of its domain whose weight is not 0, unweighted."""
-    weights = recipe.weights
-    image_terms = ("restoration",) if batch.clear is not None else _REAL_IMAGE_TERMS
-    out = run_network(net, batch.foggy, any(getattr(weights, name) for name in image_terms), recipe.precision)
-    found = reid_terms(out, batch, recipe)
+class Objective(nn.Module):
+    """The network with its losses, as one module: what DistributedDataParallel needs to see gradients made."""
+
+    def __init__(self, net: SJDL, recipe: Recipe) -> None:
+        super().__init__()
+        self.net, self.recipe = net, recipe
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """`terms` of a batch, those of features over the batches of all processes."""
+        return terms(self.net, batch, self.recipe, processes.gather)
+
+
+def defogs(weights: Weights, *, real: bool) -> bool:
+    """Whether any term of a domain is about the defogged image."""
+    return any(getattr(weights, name) for name in (_REAL_IMAGE_TERMS if real else _SYNTHETIC_IMAGE_TERMS))
+
+
+def terms(net: SJDL, batch: Batch, recipe: Recipe, gather: Gather = as_it_is) -> dict[str, Tensor]:
+    """Run the network on a batch and return the terms of its domain whose weight is not 0, unweighted.
+
+    gather: joins features and labels of the processes that share a batch.
+    """
+    out = run_network(net, batch.foggy, defogs(recipe.weights, real=batch.clear is None), recipe.precision, gather)
+    found = reid_terms(out, batch._replace(label=gather(batch.label)), recipe)
     if out.defogged is not None:
         if batch.clear is not None:
             found["restoration"] = losses.restoration_loss(out.defogged, batch.clear, recipe.restoration_norm)
@@ -27,10 +47,10 @@ def terms(net: SJDL, batch: Batch, recipe: Recipe) -> dict[str, Tensor]:
     return found
 
 
-def run_network(net: SJDL, foggy: Tensor, defog: bool, precision: str) -> SJDLOutput:
+def run_network(net: SJDL, foggy: Tensor, defog: bool, precision: str, gather: Gather = as_it_is) -> SJDLOutput:
     """The network's output in float32, its products being made in `precision`."""
-    with torch.autocast(foggy.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-        out = net(foggy, defog=defog)
+    with torch.autocast(foggy.device.type, _PRECISIONS.get(precision), enabled=precision in _PRECISIONS):
+        out = net(foggy, defog=defog, gather=gather)
     return SJDLOutput._make(None if tensor is None else tensor.float() for tensor in out)
 
 

@@ -62,13 +62,17 @@ class PKSampler:
 
 
 class Steps:
-    """The batches of steps first .. last - 1, in the form a DataLoader takes as its batch_sampler."""
+    """The batches of given steps, in the form a DataLoader takes as its batch_sampler; of each, the part of one of
+    `count` processes, whose parts in order of rank make up the batch."""
 
-    def __init__(self, sampler: PKSampler, steps: Sequence[int]) -> None:
-        self._sampler, self._steps = sampler, steps
+    def __init__(self, sampler: PKSampler, steps: Sequence[int], rank: int = 0, count: int = 1) -> None:
+        self._sampler, self._steps, self._rank, self._count = sampler, steps, rank, count
 
     def __len__(self) -> int:
         return len(self._steps)
 
     def __iter__(self) -> Iterator[list[Visit]]:
-        return map(self._sampler.batch, self._steps)
+        for step in self._steps:
+            visits = self._sampler.batch(step)
+            share = len(visits) // self._count
+            yield visits[self._rank * share : (self._rank + 1) * share]

@@ -1,11 +1,16 @@
 """The order of training: recipe -> data -> network -> epochs -> weights -> report. The only module that knows it."""
 
 import json
+import os
+import signal
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
+import timm
 import torch
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
@@ -13,7 +18,9 @@ from tqdm import tqdm
 from fvrid_tools.dataset import Dataset
 from fvrid_tools.files import make_folder, write_atomic
 
+from . import processes
 from .checkpoint import (
+    CHECKPOINT,
     WEIGHTS,
     Architecture,
     git_revision,
@@ -21,20 +28,32 @@ from .checkpoint import (
     load_network,
     save_checkpoint,
     save_weights,
+    versions,
 )
-from .config import ConfigError, DataError, Recipe, to_toml
-from .data import Batch, TrainingSet, training_batches
-from .engine import Step, alternate, train_one_epoch
+from .config import ConfigError, DataError, Recipe, from_toml, same_run, to_toml
+from .domains import Domains
+from .engine import Clock, EpochLog, NotFiniteError, Step, Trainer, train_steps
 from .evaluate import Result, evaluate_dataset
 from .network import SJDL
 from .report import METRICS, RECIPE, result_path, write_examples, write_report
-from .samplers import PKSampler
+from .watch import Watch, verdict
+
+NOT_FINITE = "not-finite.json"
+
+
+class TerminatedError(Exception):
+    """The run was asked to end by SIGTERM; its checkpoint is written."""
 
 
 def pick_device(name: str) -> torch.device:
-    """Raises ConfigError where torch does not know the device or it is not there."""
+    """The device of this process: of several on a machine, each takes a GPU of its own.
+
+    Raises ConfigError where torch does not know the device or it is not there.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and "LOCAL_RANK" in os.environ:
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
@@ -47,49 +66,208 @@ def train(data: Dataset, real: Dataset | None, recipe: Recipe, run: Path, *, res
     """Train SJDL on the "train" split of `data`, and of `real` for the unsupervised stage, into the folder `run`.
 
     Leaves recipe.toml (as resolved), metrics.jsonl (a line an epoch), TensorBoard events, checkpoint.pt,
-    weights.safetensors and report.html. With `resume` a run goes on after its last whole epoch.
-    Raises DataError, ConfigError, FvridError; FloatingPointError where a loss is not finite.
+    weights.safetensors and report.html. With `resume` a run goes on from its last checkpoint, or starts where there is
+    none. Under torchrun the processes share every batch.
+    Raises DataError, ConfigError, FvridError; FloatingPointError where a loss is not finite; TerminatedError after
+    SIGTERM, when the checkpoint is written.
     """
     device = pick_device(recipe.device)
-    domains = _Domains(data, real, recipe)
-    _check_free(run, resume)
-    torch.manual_seed(recipe.seed)
-    net = domains.architecture.build(recipe.pretrained if not resume else False)
-    net = net.to(device).to(memory_format=torch.channels_last)  # a third faster on the CPU, more with tensor cores
-    optimizer = torch.optim.Adam(
-        (p for p in net.parameters() if p.requires_grad), lr=recipe.lr, weight_decay=recipe.weight_decay
-    )
-    if not resume:
-        _start(run, recipe)
-    facts = {"git": git_revision(), "data": domains.data_sha256, "recipe": to_toml(recipe)}
-    first_epoch = _restore(run, net, optimizer, facts) if resume else 0
-    total_steps = recipe.epochs * domains.steps_per_epoch
-    with SummaryWriter(str(run / "tensorboard")) as board:
-        for epoch in range(first_epoch, recipe.epochs):
-            first_step = epoch * domains.steps_per_epoch
-            steps = tqdm(
-                domains.steps(epoch, pin=device.type == "cuda"),
-                total=domains.steps_per_epoch,
-                desc=f"epoch {epoch + 1}/{recipe.epochs}",
-                unit=" steps",
-                disable=None,
-                leave=False,
-            )
-            means = train_one_epoch(net, optimizer, steps, recipe, first_step, total_steps, device)
-            _log(run, board, epoch + 1, means)
-            state = {
-                "net": net.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "epoch": epoch + 1,
-                **facts,
-            }
-            save_checkpoint(run, state)
-    _check_finite(net, recipe.image_size, device)
-    save_weights(run, net, domains.architecture, facts)
-    for dataset in (data, real):
-        if dataset is not None:
-            write_examples(run, net, dataset, recipe.image_size, device)
-    write_report(run)
+    with processes.joined(device), _Termination() as termination:
+        _Run(data, real, recipe, run, device, resume).train(termination)
+
+
+class _Termination:
+    """SIGTERM sets `asked` instead of ending the process."""
+
+    asked = False
+
+    def __enter__(self) -> "_Termination":
+        self._before = signal.signal(signal.SIGTERM, self._ask)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        signal.signal(signal.SIGTERM, self._before)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self.asked = True
+
+
+class _Run:
+    """A training from its checkpoint, or from nothing, to its weights."""
+
+    def __init__(
+        self, data: Dataset, real: Dataset | None, recipe: Recipe, run: Path, device: torch.device, resume: bool
+    ) -> None:
+        self._recipe, self._folder, self._device = recipe, run, device
+        self._datasets = [dataset for dataset in (data, real) if dataset is not None]
+        self._domains = Domains(data, real, recipe)
+        self._total_steps = recipe.epochs * self._domains.steps_per_epoch
+        if not resume and run.is_dir() and any(run.iterdir()):
+            raise DataError(f"{run} already holds a run; name another --run, or add --resume to go on with it.")
+        resume = resume and (run / CHECKPOINT).exists()
+        processes.barrier()  # before the first process writes there
+        _set_precision(recipe, device)
+        torch.manual_seed(recipe.seed)
+        self._net = _prepared(self._domains.architecture.build(recipe.pretrained if not resume else False), device)
+        self._facts = {"git": git_revision(), "data": self._domains.data_sha256, "recipe": to_toml(recipe)}
+        self._trainer = Trainer(self._net, recipe, self._total_steps, device)
+        self._step, self._log = 0, EpochLog()
+        if resume:
+            self._restore()
+        elif processes.rank() == 0:
+            make_folder(run)
+            write_atomic(run / RECIPE, to_toml(recipe))
+            write_atomic(run / METRICS, "")
+        if recipe.compile:
+            self._net.backbone.compile()
+            self._net.firm.compile()
+
+    def train(self, termination: _Termination) -> None:
+        first = processes.rank() == 0
+        steps = self._domains.steps(self._step, self._total_steps, pin=self._device.type == "cuda")
+        watch = Watch(self._domains.sets, self._recipe, self._device)
+        per_epoch = self._domains.steps_per_epoch
+        done = self._step // per_epoch
+        with SummaryWriter(str(self._folder / "tensorboard"), purge_step=done + 1) if first else _Silent() as board:
+            for epoch in range(done, self._recipe.epochs):
+                self._train_epoch(epoch, steps, termination)
+                means = {**self._log.means(), "lr": self._trainer.learning_rate(self._step - 1), **self._rates}
+                if first:
+                    numbers, pictures = watch.look(self._net)
+                    self._record(board, epoch + 1, means, numbers, pictures)
+                self._log = EpochLog()
+                self._save()
+        if first:
+            self._finish()
+        processes.barrier()
+
+    def _train_epoch(self, epoch: int, steps: Iterator[Step], termination: _Termination) -> None:
+        """Train to the end of the epoch. Raises TerminatedError, NotFiniteError."""
+        per_epoch = self._domains.steps_per_epoch
+        clock = Clock()
+        bar = tqdm(
+            clock.timed(islice(steps, (epoch + 1) * per_epoch - self._step)),
+            total=per_epoch,
+            initial=self._step % per_epoch,
+            desc=f"epoch {epoch + 1}/{self._recipe.epochs}",
+            unit=" steps",
+            disable=True if processes.rank() else None,
+            leave=False,
+        )
+
+        def show(terms: dict[str, float]) -> None:
+            short = {name.replace("synthetic/", "").replace("real/", "real "): f"{v:.3g}" for name, v in terms.items()}
+            bar.set_postfix({**short, "images/s": f"{clock.rates()['images_per_second']:.0f}"}, refresh=False)
+
+        def due(done: int) -> bool:
+            every = self._recipe.save_every
+            return processes.any_of(termination.asked) or bool(every and done % every == 0 and done % per_epoch)
+
+        try:
+            for done in train_steps(self._trainer, bar, self._step, self._log, due, show):
+                self._step = done
+                self._save()
+                if processes.any_of(termination.asked):
+                    raise TerminatedError(f"{self._folder}: stopped after step {done}; go on with --resume.")
+        except NotFiniteError as error:
+            raise self._explained(error) from None
+        finally:
+            bar.close()
+        self._step = (epoch + 1) * per_epoch
+        self._rates = clock.rates()
+
+    def _explained(self, error: NotFiniteError) -> FloatingPointError:
+        """Save which images the step was made of, and say where."""
+        ids = processes.objects(self._domains.image_ids(error.domains))
+        found = {"step": error.step, "terms": {name: str(value) for name, value in error.terms.items()}}
+        batches = {domain: [name for part in ids for name in part[domain]] for domain in ids[0]}
+        path = self._folder / NOT_FINITE
+        if processes.rank() == 0:
+            write_atomic(path, json.dumps({**found, "image_ids": batches}, indent=1) + "\n")
+        broken = ", ".join(name for name, value in error.terms.items() if not abs(value) < float("inf")) or "one"
+        return FloatingPointError(
+            f"a loss of step {error.step} is not finite ({broken}); {path} names its images; "
+            "lower lr or the weight of the term."
+        )
+
+    def _record(
+        self,
+        board: SummaryWriter,
+        epoch: int,
+        means: dict[str, float],
+        numbers: dict[str, float],
+        pictures: dict[str, Any],
+    ) -> None:
+        """A line of metrics.jsonl, the same and the pictures for TensorBoard, a few words for the user."""
+        line: dict[str, Any] = {"epoch": epoch, **means, **numbers}
+        found = {name.removeprefix("defogging/"): v for name, v in numbers.items() if name.startswith("defogging/")}
+        if found:
+            line["verdict"] = verdict(found)
+        with (self._folder / METRICS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        for name, value in (means | numbers).items():
+            board.add_scalar(name, value, epoch)
+        for domain, picture in pictures.items():
+            board.add_image(f"{domain}: foggy | defogged | clear", picture, epoch, dataformats="HWC")
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in means.items() if name != "lr")
+        tqdm.write(f"epoch {epoch}: {shown}", file=sys.stderr)
+        if found:
+            tqdm.write(f"epoch {epoch}: {line['verdict']}", file=sys.stderr)
+
+    def _save(self) -> None:
+        if processes.rank() == 0:
+            state = {**self._trainer.state(), "step": self._step, "log": self._log.state(), **self._facts}
+            save_checkpoint(self._folder, {**state, "versions": versions()})
+
+    def _restore(self) -> None:
+        """Load the run's checkpoint and cut metrics.jsonl back to it."""
+        state = load_checkpoint(self._folder)
+        where = str(self._folder / CHECKPOINT)
+        same = {"recipe": same_run(from_toml(state["recipe"], where), self._recipe)}
+        same["data"] = state["data"] == self._facts["data"]
+        for key, holds in same.items():
+            if not holds:
+                raise DataError(
+                    f"{self._folder} was trained with another {key}; resume with the same, or name another --run."
+                )
+        self._trainer.restore(state)
+        self._step, self._log = state["step"], EpochLog(**state["log"])
+        if processes.rank() == 0:
+            lines = (self._folder / METRICS).read_text(encoding="utf-8").splitlines(keepends=True)
+            write_atomic(self._folder / METRICS, "".join(lines[: self._step // self._domains.steps_per_epoch]))
+
+    def _finish(self) -> None:
+        _check_finite(self._net, self._recipe.image_size, self._device)
+        save_weights(self._folder, self._net, self._domains.architecture, {**self._facts, "versions": versions()})
+        for dataset in self._datasets:
+            write_examples(self._folder, self._net, dataset, self._recipe.image_size, self._device)
+        write_report(self._folder)
+
+
+class _Silent:
+    """In place of a SummaryWriter where another process writes."""
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+
+def _set_precision(recipe: Recipe, device: torch.device) -> None:
+    if device.type == "cuda":  # float32 is to be float32: torch lets convolutions use TF32 unless told otherwise
+        torch.set_float32_matmul_precision("highest" if recipe.precision == "float32" else "high")
+        torch.backends.cudnn.allow_tf32 = recipe.precision != "float32"
+
+
+def _prepared(net: SJDL, device: torch.device) -> SJDL:
+    """On the device, channels last: a third faster on the CPU, more with tensor cores. With several GPUs the BN of the
+    backbone sees the whole batch, as the neck does in any case; torch has none such for the CPU, where it sees that of
+    its process."""
+    if processes.count() > 1 and device.type == "cuda":
+        net.backbone.stages = timm.layers.convert_sync_batchnorm(net.backbone.stages)
+    moved: SJDL = net.to(device).to(memory_format=torch.channels_last)
+    return moved
 
 
 @torch.inference_mode()
@@ -98,83 +276,6 @@ def _check_finite(net: SJDL, size: int, device: torch.device) -> None:
     out = net.eval()(torch.full((1, 3, size, size), 0.5, device=device))
     if not all(tensor is None or torch.isfinite(tensor).all() for tensor in out):
         raise FloatingPointError("the last update broke the weights (outputs are not finite); lower lr.")
-
-
-class _Domains:
-    """The training data of both domains, and the batches of an epoch."""
-
-    def __init__(self, data: Dataset, real: Dataset | None, recipe: Recipe) -> None:
-        for dataset, domain in ((data, "synthetic"), (real, "real")):
-            if dataset is not None and dataset.info["domain"] != domain:
-                raise DataError(f"{dataset.folder} is not of the {domain} domain; --data is synthetic, --real real.")
-            if dataset is not None and dataset.info.get("pairs"):
-                raise DataError(
-                    f"{dataset.folder} holds pairs for measuring defogging, never for training; name another."
-                )
-        self._recipe = recipe
-        self._synthetic = TrainingSet.of(data, recipe.image_size, recipe.fog.redraw)
-        self._real = None if real is None else TrainingSet.of(real, recipe.image_size)
-        self._samplers = [
-            PKSampler(training.labels, recipe.p, recipe.k, recipe.seed + offset)
-            for offset, training in enumerate((self._synthetic, self._real))
-            if training is not None
-        ]
-        self.steps_per_epoch = recipe.steps_per_epoch or max(1, len(self._synthetic) // (recipe.p * recipe.k))
-        self.architecture = Architecture(
-            num_synthetic=self._synthetic.num_vehicles,
-            num_real=0 if self._real is None else self._real.num_vehicles,
-            backbone=recipe.backbone,
-            shared_stage=recipe.shared_stage,
-            last_stride=recipe.last_stride,
-            image_size=recipe.image_size,
-        )
-        self.data_sha256 = " ".join(d.info["manifest_sha256"] for d in (data, real) if d is not None)
-
-    def steps(self, epoch: int, pin: bool) -> Iterator[Step]:
-        first = epoch * self.steps_per_epoch
-        steps = range(first, first + self.steps_per_epoch)
-        workers = self._recipe.workers
-        synthetic = training_batches(self._synthetic, self._samplers[0], steps, workers, pin)
-        real: Iterable[Batch] = ()
-        if self._real is not None:
-            every = self._recipe.real_every
-            turns = [step // every for step in steps if step % every == 0]
-            real = training_batches(self._real, self._samplers[1], turns, workers, pin)
-        return alternate(synthetic, real, first, self._recipe.real_every)
-
-
-def _check_free(run: Path, resume: bool) -> None:
-    if not resume and run.is_dir() and any(run.iterdir()):
-        raise DataError(f"{run} already holds a run; name another --run, or add --resume to go on with it.")
-
-
-def _start(run: Path, recipe: Recipe) -> None:
-    """Make the run's folder, once all that can be wrong with recipe and data has been found."""
-    make_folder(run)
-    write_atomic(run / RECIPE, to_toml(recipe))
-    write_atomic(run / METRICS, "")
-
-
-def _restore(run: Path, net: SJDL, optimizer: torch.optim.Optimizer, facts: dict[str, str]) -> int:
-    """Load the run's checkpoint and cut metrics.jsonl back to it; returns the number of epochs that are done."""
-    state = load_checkpoint(run)
-    for key in ("recipe", "data"):
-        if state[key] != facts[key]:
-            raise DataError(f"{run} was trained with another {key}; resume with the same, or name another --run.")
-    net.load_state_dict(state["net"])
-    optimizer.load_state_dict(state["optimizer"])
-    lines = (run / METRICS).read_text(encoding="utf-8").splitlines(keepends=True)
-    write_atomic(run / METRICS, "".join(lines[: state["epoch"]]))
-    return int(state["epoch"])
-
-
-def _log(run: Path, board: SummaryWriter, epoch: int, means: dict[str, float]) -> None:
-    with (run / METRICS).open("a", encoding="utf-8") as file:
-        file.write(json.dumps({"epoch": epoch, **means}) + "\n")
-    for name, value in means.items():
-        board.add_scalar(name, value, epoch)
-    shown = "  ".join(f"{name} {value:.4g}" for name, value in means.items() if name != "lr")
-    tqdm.write(f"epoch {epoch}: {shown}", file=sys.stderr)
 
 
 def evaluate_weights(
@@ -189,8 +290,9 @@ def evaluate_weights(
 ) -> tuple[Result, SJDL, Architecture]:
     """Score a weights file on a dataset, with a progress bar on stderr."""
     net, architecture = load_network(weights)
-    tested = sum(row.split in ("query", "gallery") for row in data.rows)
-    with tqdm(total=tested, desc="embed", unit=" images", disable=None, leave=False) as bar:
+    tested = sum(row.split in ("query", "gallery") for row in data.rows) // processes.count()
+    quiet = True if processes.rank() else None
+    with tqdm(total=tested, desc="embed", unit=" images", disable=quiet, leave=False) as bar:
         result, _ = evaluate_dataset(
             net,
             data,
@@ -211,8 +313,9 @@ def evaluate_run(run: Path, data: Dataset, *, condition: str, queries: str = "on
     options: those of `evaluate_weights`.
     """
     result, net, architecture = evaluate_weights(run / WEIGHTS, data, condition=condition, queries=queries, **options)
-    path = result_path(run, result.domain, condition, queries)
-    write_atomic(path, json.dumps(result.to_json(), indent=1) + "\n")
-    write_examples(run, net, data, architecture.image_size, pick_device(options.get("device", "auto")))
-    write_report(run)
+    if processes.rank() == 0:
+        path = result_path(run, result.domain, condition, queries)
+        write_atomic(path, json.dumps(result.to_json(), indent=1) + "\n")
+        write_examples(run, net, data, architecture.image_size, pick_device(options.get("device", "auto")))
+        write_report(run)
     return result

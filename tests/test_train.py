@@ -12,7 +12,9 @@ import fvrid_tools
 from sjdl_model.checkpoint import WEIGHTS, load_checkpoint, load_network
 from sjdl_model.config import ConfigError, DataError, Recipe, read_recipe
 from sjdl_model.data import ImageSet, TrainingSet, foggy, image_batches
+from sjdl_model.engine import Step, Trainer
 from sjdl_model.evaluate import embed, evaluate_dataset
+from sjdl_model.network import SJDL, SJDLOutput
 from sjdl_model.objectives import run_network, terms, total
 from sjdl_model.report import METRICS, REPORT
 from sjdl_model.samplers import PKSampler
@@ -82,28 +84,71 @@ def test_another_seed_gives_others(trained: Path, built: Path, built_real: Path,
     assert not torch.equal(load_file(trained / WEIGHTS)[name], load_file(again / WEIGHTS)[name])
 
 
-def test_a_run_stopped_after_an_epoch_goes_on_to_the_same_weights(
-    trained: Path, built: Path, built_real: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def lines_of(folder: Path) -> list[dict[str, object]]:
+    """metrics.jsonl without what a clock measured."""
+    lines = [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
+    return [{name: value for name, value in line.items() if "per_second" not in name} for line in lines]
+
+
+@pytest.mark.parametrize(("step", "save_every"), [(0, 0), (1, 1), (3, 0), (3, 1), (3, 2)])
+def test_a_run_stopped_at_any_step_goes_on_to_the_same_weights(
+    trained: Path,
+    built: Path,
+    built_real: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    step: int,
+    save_every: int,
 ) -> None:
-    import sjdl_model.train as module
+    original = Trainer.step
 
-    original = module.train_one_epoch
-    epochs: list[int] = []
-
-    def stop_in_the_second(*arguments: object) -> dict[str, float]:
-        epochs.append(1)
-        if len(epochs) == 2:
+    def stop(self: Trainer, number: int, domains: Step) -> dict[str, torch.Tensor]:
+        if number == step:
             raise KeyboardInterrupt
-        return original(*arguments)  # type: ignore[arg-type]
+        return original(self, number, domains)
 
-    monkeypatch.setattr(module, "train_one_epoch", stop_in_the_second)
+    monkeypatch.setattr(Trainer, "step", stop)
     with pytest.raises(KeyboardInterrupt):
-        run(built, built_real, tmp_path / "run")
+        run(built, built_real, tmp_path / "run", f"save_every={save_every}")
     monkeypatch.undo()
-    with pytest.raises(DataError, match="another recipe"):
-        run(built, built_real, tmp_path / "run", "lr=3e-3", resume=True)
+    if step:
+        with pytest.raises(DataError, match="another recipe"):
+            run(built, built_real, tmp_path / "run", "lr=3e-3", resume=True)
+    torch.rand(7)  # whatever state the generator of another process is in
     run(built, built_real, tmp_path / "run", resume=True)
     one, other = load_file(trained / WEIGHTS), load_file(tmp_path / "run" / WEIGHTS)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert lines_of(tmp_path / "run") == lines_of(trained)
+
+
+def test_dropout_is_drawn_again_after_a_stop(
+    built: Path, built_real: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is random in the network follows from seed and step."""
+    original = SJDL.forward
+
+    def forward(self: SJDL, *arguments: object, **options: object) -> SJDLOutput:
+        out = original(self, *arguments, **options)  # type: ignore[arg-type]
+        return out._replace(feature=torch.nn.functional.dropout(out.feature, 0.5, self.training))
+
+    monkeypatch.setattr(SJDL, "forward", forward)
+    whole = run(built, built_real, tmp_path / "whole")
+    run(built, built_real, tmp_path / "run")
+    state = load_checkpoint(tmp_path / "run")
+    assert state["step"] == 4
+    original_step = Trainer.step
+
+    def stop(self: Trainer, number: int, domains: Step) -> dict[str, torch.Tensor]:
+        if number == 2:
+            raise KeyboardInterrupt
+        return original_step(self, number, domains)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "step", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(built, built_real, tmp_path / "stopped")
+    resumed = run(built, built_real, tmp_path / "stopped", resume=True)
+    one, other = load_file(whole / WEIGHTS), load_file(resumed / WEIGHTS)
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
@@ -141,7 +186,6 @@ def test_real_images_have_no_clear_ones(trained: Path, built_real: Path) -> None
 def test_without_weights_of_the_image_terms_no_firm_is_run(built: Path) -> None:
     recipe = quick("weights.restoration=0")
     training = TrainingSet.of(fvrid_tools.open_dataset(built), 32)
-    from sjdl_model import SJDL
     from sjdl_model.data import training_batches
 
     net = SJDL(training.num_vehicles, 0, "resnet18")
@@ -180,9 +224,18 @@ def test_training_with_fog_drawn_anew_runs(trained: Path, built: Path, built_rea
     assert not torch.equal(load_file(trained / WEIGHTS)[name], load_file(again / WEIGHTS)[name])
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(built: Path, tmp_path: Path) -> None:
-    with pytest.raises(FloatingPointError, match="not finite"):
-        run(built, None, tmp_path / "run", "lr=1e30", "steps_per_epoch=6")
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_its_images(
+    built: Path, built_real: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(FloatingPointError, match=r"loss of step 1 is not finite .*not-finite.json names its images"):
+        run(built, built_real, tmp_path / "run", "lr=1e30", "steps_per_epoch=6")
+    found = json.loads((tmp_path / "run/not-finite.json").read_text())
+    assert found["step"] == 1
+    training = TrainingSet.of(fvrid_tools.open_dataset(built), 32)
+    visits = PKSampler(training.labels, 3, 2, 0).batch(1)
+    assert found["image_ids"]["synthetic"] == [training.data.rows[visit.image].image_id for visit in visits]
+    assert len(found["image_ids"]["real"]) == 6
+    assert not (tmp_path / "run" / WEIGHTS).exists()
 
 
 def test_weights_that_the_last_update_broke_are_not_saved(built: Path, tmp_path: Path) -> None:

@@ -1,0 +1,68 @@
+"""The training data of both domains, and the batches of any steps of a run."""
+
+from collections.abc import Iterable, Iterator
+
+from fvrid_tools.dataset import Dataset
+
+from . import processes
+from .checkpoint import Architecture
+from .config import ConfigError, DataError, Recipe
+from .data import Batch, TrainingSet, training_batches
+from .engine import Step, alternate
+from .samplers import PKSampler
+
+
+class Domains:
+    """The "train" splits of a synthetic dataset and, where there is one, a real dataset."""
+
+    def __init__(self, data: Dataset, real: Dataset | None, recipe: Recipe) -> None:
+        """Raises DataError for a dataset of the other domain, of pairs, without training images or with too few
+        vehicles; ConfigError where the vehicles of a batch cannot be shared evenly by the processes."""
+        for dataset, domain in ((data, "synthetic"), (real, "real")):
+            if dataset is not None and dataset.info["domain"] != domain:
+                raise DataError(f"{dataset.folder} is not of the {domain} domain; --data is synthetic, --real real.")
+            if dataset is not None and dataset.info.get("pairs"):
+                raise DataError(
+                    f"{dataset.folder} holds pairs for measuring defogging, never for training; name another."
+                )
+        if recipe.p % processes.count():
+            raise ConfigError(
+                f"{processes.count()} processes cannot share p = {recipe.p} vehicles evenly; set p to a multiple."
+            )
+        self._recipe = recipe
+        self.sets = {"synthetic": TrainingSet.of(data, recipe.image_size, recipe.fog.redraw)}
+        if real is not None:
+            self.sets["real"] = TrainingSet.of(real, recipe.image_size)
+        self._samplers = [
+            PKSampler(training.labels, recipe.p, recipe.k, recipe.seed + offset)
+            for offset, training in enumerate(self.sets.values())
+        ]
+        images = len(self.sets["synthetic"])
+        self.steps_per_epoch = recipe.steps_per_epoch or max(1, images // (recipe.p * recipe.k))
+        self.architecture = Architecture(
+            num_synthetic=self.sets["synthetic"].num_vehicles,
+            num_real=self.sets["real"].num_vehicles if real is not None else 0,
+            backbone=recipe.backbone,
+            shared_stage=recipe.shared_stage,
+            last_stride=recipe.last_stride,
+            image_size=recipe.image_size,
+        )
+        self.data_sha256 = " ".join(d.info["manifest_sha256"] for d in (data, real) if d is not None)
+
+    def steps(self, first: int, last: int, pin: bool) -> Iterator[Step]:
+        """Steps `first` to `last` - 1, this process's part of each; loaders work ahead across epochs."""
+        every, workers = self._recipe.real_every, self._recipe.workers
+        synthetic = training_batches(self.sets["synthetic"], self._samplers[0], range(first, last), workers, pin)
+        real: Iterable[Batch] = ()
+        if "real" in self.sets:
+            turns = range(-(-first // every), -(-last // every))  # of the steps that are multiples of `every`
+            real = training_batches(self.sets["real"], self._samplers[1], turns, workers, pin)
+        return alternate(synthetic, real, first, every)
+
+    def image_ids(self, domains: Step) -> dict[str, list[str]]:
+        """Of the images that a step is made of, by domain."""
+        return {
+            name: [training.data.rows[int(position)].image_id for position in batch.position]
+            for (name, training), batch in zip(self.sets.items(), domains, strict=False)
+            if batch is not None
+        }
