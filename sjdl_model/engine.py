@@ -63,7 +63,7 @@ class Trainer:
         for group in self._optimizer.param_groups:
             group["lr"] = self.learning_rate(number)
         self._optimizer.zero_grad(set_to_none=True)
-        terms = {}
+        terms: dict[str, Tensor] = {}
         batches = {name: batch for name, batch in zip(("synthetic", "real"), domains, strict=True) if batch}
         for domain, batch in batches.items():
             # gradients add up to those of the sum of both domains, at the memory of one; processes meet at the last

@@ -1,6 +1,7 @@
 """A run to look at: report.html, made of what lies in the run's folder, and pictures of defogged test images."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def _join(parts: list[Uint8Image], axis: int) -> Uint8Image:
 
 def write_report(run: Path) -> None:
     """Write report.html from metrics.jsonl, recipe.toml, eval-*.json and examples-*.jpg."""
-    metrics = [json.loads(line) for line in (run / METRICS).read_text(encoding="utf-8").splitlines()]
+    epochs = [json.loads(line) for line in (run / METRICS).read_text(encoding="utf-8").splitlines()]
     results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(run.glob("eval-*.json"))]
     examples = {
         path.stem.removeprefix("examples-"): page.data_uri(path.read_bytes()) for path in run.glob("examples-*.jpg")
@@ -69,22 +70,52 @@ def write_report(run: Path) -> None:
         recipe=(run / RECIPE).read_text(encoding="utf-8"),
         results=results,
         scores=SCORES,
-        charts=_charts(metrics),
+        charts=_charts(epochs) if epochs else [],
+        watch_charts=_watch_charts(epochs),
+        verdict=epochs[-1].get("verdict") if epochs else None,
         examples=dict(sorted(examples.items(), reverse=True)),
     )
     write_atomic(run / REPORT, html)
 
 
-def _charts(metrics: list[dict[str, float]]) -> list[Any]:
-    """A chart for each term, both domains in it, and one for the learning rate."""
-    names = sorted({key.partition("/")[2] for epoch in metrics for key in epoch if "/" in key})
-    charts = []
-    for name in names:
-        series = {
-            domain: [(epoch["epoch"], epoch[f"{domain}/{name}"]) for epoch in metrics if f"{domain}/{name}" in epoch]
-            for domain in ("synthetic", "real")
-        }
-        charts.append(page.lines({domain: data for domain, data in series.items() if data}, name.replace("_", " ")))
-    if metrics:
-        charts.append(page.lines({"lr": [(epoch["epoch"], epoch["lr"]) for epoch in metrics]}, "learning rate"))
+def _charts(epochs: list[dict[str, Any]]) -> list[Any]:
+    """A chart for each term, both domains in it; then speed and learning rate."""
+    charts = [
+        _chart(epochs, {domain: f"{domain}/{name}" for domain in ("synthetic", "real")}, name.replace("_", " "))
+        for name in _terms(epochs, 1)
+    ]
+    speed = {"as it was": "images_per_second", "without waiting for the loader": "images_per_second_without_waiting"}
+    return [*charts, _chart(epochs, speed, "images per second"), _chart(epochs, {"lr": "lr"}, "learning rate")]
+
+
+def _watch_charts(epochs: list[dict[str, Any]]) -> list[Any]:
+    """Of the eight images: quality of the defogged ones, and how hard each term pulls at the shared stage."""
+    charts = [
+        _chart(epochs, {"defogged": f"defogging/{name}", "foggy": f"defogging/{name}_foggy"}, title)
+        for name, title in (("psnr", "PSNR, dB"), ("correlation", "correlation with the clear images"))
+        if any(f"defogging/{name}" in epoch for epoch in epochs)
+    ]
+    for domain in ("synthetic", "real"):
+        names = {name: f"{domain}/gradient/{name}" for name in _terms(epochs, 2, f"{domain}/gradient/")}
+        if names:
+            sizes = [{key: _log10(value) for key, value in epoch.items() if "/gradient/" in key} for epoch in epochs]
+            logged = [{"epoch": epoch["epoch"], **size} for epoch, size in zip(epochs, sizes, strict=True)]
+            titles = {name.replace("_", " "): key for name, key in names.items()}
+            charts.append(_chart(logged, titles, f"log10 of the gradient at the shared stage, {domain}"))
     return charts
+
+
+def _terms(epochs: list[dict[str, Any]], slashes: int, prefix: str = "") -> list[str]:
+    """The last parts of keys such as "synthetic/triplet"."""
+    keys = {key for epoch in epochs for key in epoch if key.count("/") == slashes and key.startswith(prefix)}
+    return sorted({key.rpartition("/")[2] for key in keys if not key.startswith("defogging/")})
+
+
+def _chart(epochs: list[dict[str, Any]], keys: dict[str, str], title: str) -> Any:
+    """Lines over the epochs, by name, of the keys that any epoch has."""
+    series = {name: [(epoch["epoch"], epoch[key]) for epoch in epochs if key in epoch] for name, key in keys.items()}
+    return page.lines({name: points for name, points in series.items() if points}, title)
+
+
+def _log10(value: float) -> float:
+    return math.log10(value) if value > 0 else -math.inf

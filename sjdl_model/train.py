@@ -36,6 +36,7 @@ from .engine import Clock, EpochLog, NotFiniteError, Step, Trainer, train_steps
 from .evaluate import Result, evaluate_dataset
 from .network import SJDL
 from .report import METRICS, RECIPE, result_path, write_examples, write_report
+from .schedule import in_warmup
 from .watch import Watch, verdict
 
 NOT_FINITE = "not-finite.json"
@@ -202,7 +203,7 @@ class _Run:
         line: dict[str, Any] = {"epoch": epoch, **means, **numbers}
         found = {name.removeprefix("defogging/"): v for name, v in numbers.items() if name.startswith("defogging/")}
         if found:
-            line["verdict"] = verdict(found)
+            line["verdict"] = verdict(found, warming_up=in_warmup(self._step - 1, self._total_steps))
         with (self._folder / METRICS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         for name, value in (means | numbers).items():

@@ -59,12 +59,14 @@ def correlation(image: Tensor, truth: Tensor) -> float:
     return float(((a * b).sum(dim=1) / spread.clamp_min(1e-12)).mean())
 
 
-def verdict(found: dict[str, float]) -> str:
-    """What `quality` says, in words; a line that begins with "collapsed" is one."""
+def verdict(found: dict[str, float], *, warming_up: bool = False) -> str:
+    """What `quality` says, in words. While the learning rate still rises nothing is held against the network."""
     values = (
         f"PSNR {found['psnr']:.1f} dB against {found['psnr_foggy']:.1f} dB of the foggy images, correlation with the "
         f"truth {found['correlation']:.2f} against {found['correlation_foggy']:.2f}"
     )
+    if warming_up:
+        return f"warming up ({values})"
     if found["correlation"] < _LOST * found["correlation_foggy"]:
         return f"collapsed: the output no longer shows the image ({values})"
     if found["change"] < _COPIED:
@@ -114,7 +116,8 @@ class Watch:
     def look(self, net: SJDL) -> tuple[dict[str, float], dict[str, Uint8Image]]:
         """Numbers ("defogging/psnr", "synthetic/gradient/triplet", ...) and, by domain, pictures. The network is in
         eval mode afterwards, and nothing else of it is changed."""
-        numbers, pictures = {}, {}
+        numbers: dict[str, float] = {}
+        pictures = {}
         for domain, batch in self._batches.items():
             output = defogged(net, batch) if self._defogs else None
             pictures[domain] = strip(batch, output)

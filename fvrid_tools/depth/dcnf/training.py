@@ -27,7 +27,7 @@ from .superpixels import Superpixels
 
 # The field's density has a variance of its own, 1/2: in this unit of d that is about what the network's errors have.
 # In units of 1 they would weigh nothing beside the determinant, which asks for ever smoother fields.
-_UNIT = 0.04
+_UNIT = 0.022
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class DepthRecipe:
     beta_lr: float = 2e-2
     weight_decay: float = 1e-4
     bfloat16: bool = True  # of the trunk in the first stage; slow on CPUs that only emulate it
-    region: int = 10  # pixels a side of an average superpixel
+    region: int = 7  # pixels a side of an average superpixel, so that an image has as many as in use
 
 
 @dataclass(frozen=True, slots=True)
