@@ -9,6 +9,7 @@ REAL   ?= $(if $(wildcard data/fvrid-real/dataset.json),data/fvrid-real)
 RECIPE ?= default
 RUN    ?= runs/$(RECIPE)
 SET    ?=
+GPUS   ?= 1
 
 DEMO   := build/demo
 
@@ -41,8 +42,9 @@ demo: install  ## the whole path on FVRID-Mini: dataset, training, scores, repor
 	@echo "the dataset:  $(DEMO)/dataset.html"
 	@echo "the run:      $(DEMO)/run/report.html"
 
-train: install  ## train: DATA= REAL= RECIPE= RUN= SET="epochs=10 p=8"
-	$(BIN)/sjdl train --data $(DATA) $(if $(REAL),--real $(REAL)) --recipe $(RECIPE) --run $(RUN) $(addprefix --set ,$(SET))
+train: install  ## train: DATA= REAL= RECIPE= RUN= SET="epochs=10 p=8" GPUS=4; RESUME=1 goes on with a run
+	$(if $(filter-out 1,$(GPUS)),$(BIN)/torchrun --standalone --nproc-per-node $(GPUS) -m -- sjdl_model,$(BIN)/sjdl) \
+	    train $(if $(RESUME),--resume) --data $(DATA) $(if $(REAL),--real $(REAL)) --recipe $(RECIPE) --run $(RUN) $(addprefix --set ,$(SET))
 
 eval: install  ## score a run on DATA, and on REAL where there is one: DATA= REAL= RUN=
 	$(BIN)/sjdl eval --run $(RUN) --data $(DATA)

@@ -212,3 +212,9 @@ def test_less_fog_is_lower_for_the_priors() -> None:
     assert losses.color_entropy_loss(clear) < losses.color_entropy_loss(foggy)
     assert losses.dark_channel_loss(clear) < losses.dark_channel_loss(foggy)
     assert losses.total_variation_loss(torch.full_like(clear, 0.3)) == 0
+
+
+def test_what_is_not_a_number_makes_the_loss_so_and_breaks_nothing() -> None:
+    image = torch.rand(2, 3, 8, 8)
+    image[0, 1, 2, 3] = torch.nan
+    assert losses.color_entropy_loss(image).isnan()

@@ -296,15 +296,34 @@ def test_training_on_real_photographs_beats_an_untrained_network(real_images: Pa
     assert scores[8] > scores[0] + 0.05
 
 
-def test_bfloat16_is_of_products_only(trained: Path) -> None:
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_short_numbers_are_of_products_only(trained: Path, precision: str) -> None:
     net, _ = load_network(trained / "weights.safetensors")
     images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    exact, near = (run_network(net, images, True, precision) for precision in ("float32", "bfloat16"))
+    exact, near = (run_network(net, images, True, kind) for kind in ("float32", precision))
     for name, a, b in zip(exact._fields, exact, near, strict=True):
         assert a.dtype == b.dtype == torch.float32, name
         assert 0 < (a - b).norm() < 0.05 * a.norm(), name
     near.feature.sum().backward()
     assert all(p.grad is None or p.grad.dtype == torch.float32 for p in net.parameters())
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bfloat16", "float16"])
+def test_every_precision_trains(trained: Path, built: Path, built_real: Path, tmp_path: Path, precision: str) -> None:
+    again = lines_of(run(built, built_real, tmp_path / "run", f"precision={precision}"))
+    for line, exact in zip(again, lines_of(trained), strict=True):
+        assert line["synthetic/identity"] == pytest.approx(exact["synthetic/identity"], rel=0.05)
+    assert (again == lines_of(trained)) == (precision == "tf32")  # which is float32 on the CPU
+
+
+@pytest.mark.slow
+def test_a_compiled_network_trains_to_the_same_weights_names(built: Path, built_real: Path, tmp_path: Path) -> None:
+    folder = run(built, built_real, tmp_path / "run", "compile=true", "image_size=64")
+    plain = run(built, built_real, tmp_path / "plain", "image_size=64")
+    one, other = load_file(folder / WEIGHTS), load_file(plain / WEIGHTS)
+    assert one.keys() == other.keys()
+    name = "backbone.stages.conv1.weight"
+    assert torch.allclose(one[name], other[name], atol=1e-3)
 
 
 @pytest.mark.parametrize("cameras", [True, False])

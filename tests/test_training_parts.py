@@ -1,6 +1,7 @@
 """Samplers, transforms, schedule, recipes: the parts of training that need no network."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sjdl_model import transforms
-from sjdl_model.config import ConfigError, Recipe, Weights, from_dict, read_recipe, to_toml
-from sjdl_model.samplers import PKSampler
-from sjdl_model.schedule import lr_factor
+from sjdl_model.config import ConfigError, Recipe, Weights, from_dict, read_recipe, same_run, to_toml
+from sjdl_model.samplers import PKSampler, Steps
+from sjdl_model.schedule import in_warmup, lr_factor
 
 MANIFESTS = Path(__file__).parents[1] / "manifests"
 
@@ -163,3 +164,41 @@ def test_a_file_that_is_no_recipe_is_named(tmp_path: Path) -> None:
         read_recipe(str(tmp_path / "x.toml"))
     with pytest.raises(ConfigError, match="somewhere"):
         from_dict({"nothing": np.pi}, "somewhere")
+
+
+def test_a_recipe_says_in_what_it_differs_from_its_base(tmp_path: Path) -> None:
+    default = read_recipe("default")
+    off = {
+        "baseline": {"restoration", "color_entropy", "dark_channel", "total_variation", "self_constraint"},
+        "jdl": {"color_entropy", "dark_channel", "total_variation", "self_constraint"},
+        "sjdl-no-sc": {"self_constraint"},
+    }
+    for name, terms in off.items():
+        arm = read_recipe(name)
+        assert arm == replace(default, weights=replace(default.weights, **dict.fromkeys(terms, 0.0))), name
+    (tmp_path / "mine.toml").write_text('base = "jdl"\nlr = 3e-4\n')
+    with pytest.raises(ConfigError, match="no key base"):  # one level: a base says everything itself
+        read_recipe(str(tmp_path / "mine.toml"))
+    (tmp_path / "mine.toml").write_text('base = "defualt"\n')
+    with pytest.raises(ConfigError, match="no such recipe"):
+        read_recipe(str(tmp_path / "mine.toml"))
+
+
+def test_where_a_run_is_computed_may_change_what_it_computes_may_not() -> None:
+    recipe = read_recipe("default")
+    assert same_run(recipe, replace(recipe, workers=7, device="cuda:1", compile=True, save_every=50))
+    assert not same_run(recipe, replace(recipe, lr=2e-4))
+    assert not same_run(recipe, replace(recipe, weights=replace(recipe.weights, triplet=2.0)))
+    assert not same_run(recipe, replace(recipe, precision="bfloat16"))
+
+
+@given(st.integers(1, 4), st.integers(0, 30))
+def test_processes_share_a_batch_without_overlap(count: int, step: int) -> None:
+    sampler = PKSampler([label for label in range(30) for _ in range(5)], 12, 3, 0)
+    parts = [next(iter(Steps(sampler, [step], rank, count))) for rank in range(count)]
+    assert [visit for part in parts for visit in part] == sampler.batch(step)
+    assert {len(part) for part in parts} == {36 // count}
+
+
+def test_the_rate_rises_for_the_first_epochs_of_120() -> None:
+    assert [in_warmup(step, 240) for step in (0, 17, 18, 239)] == [True, True, False, False]
