@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
 from types import FrameType
@@ -129,15 +130,16 @@ class _Run:
         watch = Watch(self._domains.sets, self._recipe, self._device)
         per_epoch = self._domains.steps_per_epoch
         done = self._step // per_epoch
-        with SummaryWriter(str(self._folder / "tensorboard"), purge_step=done + 1) if first else _Silent() as board:
+        with SummaryWriter(str(self._folder / "tensorboard"), purge_step=done + 1) if first else nullcontext() as board:
             for epoch in range(done, self._recipe.epochs):
                 self._train_epoch(epoch, steps, termination)
                 means = {**self._log.means(), "lr": self._trainer.learning_rate(self._step - 1), **self._rates}
-                if first:
+                if board is not None:
                     numbers, pictures = watch.look(self._net)
                     self._record(board, epoch + 1, means, numbers, pictures)
                 self._log = EpochLog()
                 self._save()
+                self._stop_if(termination)
         if first:
             self._finish()
         processes.barrier()
@@ -161,21 +163,26 @@ class _Run:
             bar.set_postfix({**short, "images/s": f"{clock.rates()['images_per_second']:.0f}"}, refresh=False)
 
         def due(done: int) -> bool:
+            if done % per_epoch == 0:  # the epoch's own checkpoint comes next
+                return False
             every = self._recipe.save_every
-            return processes.any_of(termination.asked) or bool(every and done % every == 0 and done % per_epoch)
+            return processes.any_of(termination.asked) or bool(every and done % every == 0)
 
         try:
             for done in train_steps(self._trainer, bar, self._step, self._log, due, show):
                 self._step = done
                 self._save()
-                if processes.any_of(termination.asked):
-                    raise TerminatedError(f"{self._folder}: stopped after step {done}; go on with --resume.")
+                self._stop_if(termination)
         except NotFiniteError as error:
             raise self._explained(error) from None
         finally:
             bar.close()
         self._step = (epoch + 1) * per_epoch
         self._rates = clock.rates()
+
+    def _stop_if(self, termination: _Termination) -> None:
+        if processes.any_of(termination.asked):
+            raise TerminatedError(f"{self._folder}: stopped after step {self._step}; go on with --resume.")
 
     def _explained(self, error: NotFiniteError) -> FloatingPointError:
         """Save which images the step was made of, and say where."""
@@ -224,15 +231,20 @@ class _Run:
         """Load the run's checkpoint and cut metrics.jsonl back to it."""
         state = load_checkpoint(self._folder)
         where = str(self._folder / CHECKPOINT)
-        same = {"recipe": same_run(from_toml(state["recipe"], where), self._recipe)}
-        same["data"] = state["data"] == self._facts["data"]
+        same = {
+            "recipe": same_run(from_toml(state.get("recipe", ""), where), self._recipe),
+            "data": state.get("data") == self._facts["data"],
+        }
         for key, holds in same.items():
             if not holds:
                 raise DataError(
                     f"{self._folder} was trained with another {key}; resume with the same, or name another --run."
                 )
-        self._trainer.restore(state)
-        self._step, self._log = state["step"], EpochLog(**state["log"])
+        try:
+            self._trainer.restore(state)
+            self._step, self._log = int(state["step"]), EpochLog(**state["log"])
+        except (KeyError, TypeError, ValueError, RuntimeError):
+            raise DataError(f"{where}: not a checkpoint of this version; name another --run.") from None
         if processes.rank() == 0:
             lines = (self._folder / METRICS).read_text(encoding="utf-8").splitlines(keepends=True)
             write_atomic(self._folder / METRICS, "".join(lines[: self._step // self._domains.steps_per_epoch]))
@@ -243,16 +255,6 @@ class _Run:
         for dataset in self._datasets:
             write_examples(self._folder, self._net, dataset, self._recipe.image_size, self._device)
         write_report(self._folder)
-
-
-class _Silent:
-    """In place of a SummaryWriter where another process writes."""
-
-    def __enter__(self) -> Any:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        pass
 
 
 def _set_precision(recipe: Recipe, device: torch.device) -> None:

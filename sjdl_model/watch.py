@@ -67,7 +67,7 @@ def verdict(found: dict[str, float], *, warming_up: bool = False) -> str:
     )
     if warming_up:
         return f"warming up ({values})"
-    if found["correlation"] < _LOST * found["correlation_foggy"]:
+    if not found["correlation"] >= _LOST * found["correlation_foggy"]:  # so is what is not a number
         return f"collapsed: the output no longer shows the image ({values})"
     if found["change"] < _COPIED:
         return f"copies the fog: the output is the input ({values})"
@@ -101,7 +101,7 @@ def strip(batch: Batch, output: Tensor | None) -> Uint8Image:
     """foggy | defogged | clear, a row an image, as far as they are known."""
     columns = [part for part in (batch.foggy, output, batch.clear) if part is not None]
     picture = torch.cat([torch.cat(list(column), dim=1) for column in columns], dim=2)  # (3, B * S, columns * S)
-    return images.to_uint8(np.ascontiguousarray(picture.permute(1, 2, 0).float().cpu().numpy()))
+    return images.to_uint8(np.ascontiguousarray(picture.permute(1, 2, 0).float().nan_to_num().cpu().numpy()))
 
 
 class Watch:

@@ -1,6 +1,8 @@
 """Short runs of the whole model half on images of FVRID-Mini."""
 
 import json
+import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 import fvrid_tools
-from sjdl_model.checkpoint import WEIGHTS, load_checkpoint, load_network
+from sjdl_model.checkpoint import WEIGHTS, load_checkpoint, load_network, save_checkpoint
 from sjdl_model.config import ConfigError, DataError, Recipe, read_recipe
 from sjdl_model.data import ImageSet, TrainingSet, foggy, image_batches
 from sjdl_model.engine import Step, Trainer
@@ -18,7 +20,7 @@ from sjdl_model.network import SJDL, SJDLOutput
 from sjdl_model.objectives import run_network, terms, total
 from sjdl_model.report import METRICS, REPORT
 from sjdl_model.samplers import PKSampler
-from sjdl_model.train import evaluate_run, train
+from sjdl_model.train import TerminatedError, evaluate_run, train
 
 QUICK = [
     "backbone=resnet18",
@@ -119,6 +121,37 @@ def test_a_run_stopped_at_any_step_goes_on_to_the_same_weights(
     one, other = load_file(trained / WEIGHTS), load_file(tmp_path / "run" / WEIGHTS)
     assert all(torch.equal(one[name], other[name]) for name in one)
     assert lines_of(tmp_path / "run") == lines_of(trained)
+
+
+@pytest.mark.parametrize(("step", "done"), [(0, 1), (1, 2), (2, 3), (3, 4)])
+def test_a_run_terminated_at_any_step_loses_nothing(
+    trained: Path, built: Path, built_real: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, done: int
+) -> None:
+    original = Trainer.step
+
+    def terminated(self: Trainer, number: int, domains: Step) -> dict[str, torch.Tensor]:
+        if number == step:
+            signal.raise_signal(signal.SIGTERM)
+        return original(self, number, domains)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "step", terminated)
+        with pytest.raises(TerminatedError, match=f"stopped after step {done}"):
+            run(built, built_real, tmp_path / "run")
+    assert load_checkpoint(tmp_path / "run")["step"] == done
+    run(built, built_real, tmp_path / "run", resume=True)
+    one, other = load_file(trained / WEIGHTS), load_file(tmp_path / "run" / WEIGHTS)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert lines_of(tmp_path / "run") == lines_of(trained)
+
+
+def test_a_checkpoint_of_another_version_is_named(trained: Path, built: Path, built_real: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained, tmp_path / "run")
+    state = load_checkpoint(tmp_path / "run")
+    del state["step"]
+    save_checkpoint(tmp_path / "run", state)
+    with pytest.raises(DataError, match="not a checkpoint of this version"):
+        run(built, built_real, tmp_path / "run", resume=True)
 
 
 def test_dropout_is_drawn_again_after_a_stop(

@@ -53,6 +53,7 @@ def magenta_ramp(batch: Batch) -> torch.Tensor:
         (lambda batch: 0.5 * batch.clear + 0.5 * batch.foggy, "defogs"),
         (magenta_ramp, "collapsed"),
         (lambda batch: torch.full_like(batch.clear, 0.4), "collapsed"),
+        (lambda batch: batch.clear * torch.nan, "collapsed"),
         (lambda batch: batch.foggy + 0.01, "copies the fog"),
         (lambda batch: batch.foggy.sqrt() * 0.5 + 0.5, "no gain"),
     ],
