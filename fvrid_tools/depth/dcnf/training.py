@@ -37,7 +37,7 @@ class DepthRecipe:
     seed: int = 0
     side: int = 128  # pixels a side, a multiple of 32
     batch: int = 32
-    dense_epochs: int = 30
+    dense_epochs: int = 36
     field_epochs: int = 1
     lr: float = 2e-3
     field_lr: float = 1e-4
@@ -119,23 +119,30 @@ def train_field(net: DCNFNetwork, scenes: list[Scene], recipe: DepthRecipe, prog
         {"params": [net.raw_betas], "lr": recipe.beta_lr, "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW(learned, lr=recipe.field_lr, weight_decay=recipe.weight_decay)
-    for epoch in range(recipe.dense_epochs, recipe.dense_epochs + recipe.field_epochs):
-        for shown, depths in batches(scenes, recipe, epoch):
-            with torch.no_grad():
-                features = net.trunk(shown)
-            terms = []
-            for scene, depth, feature in zip(shown, depths, features, strict=True):
-                image = images.to_uint8(scene.permute(1, 2, 0).numpy())
-                nodes = Superpixels.of(image, recipe.region)
-                pooling = torch.from_numpy(nodes.pooling(*feature.shape[1:])).float()
-                a = field.precision(torch.from_numpy(similarities(image, nodes)), net.betas.double())
-                y = torch.from_numpy(nodes.mean(depth.numpy()[..., None].astype(np.float64))[:, 0])
-                z = net.pooled(feature, pooling).double()
-                terms.append(field.negative_log_likelihood(a, z / _UNIT, y / _UNIT) / nodes.count)
-            optimizer.zero_grad(set_to_none=True)
-            torch.autograd.backward(torch.stack(terms).mean())
-            optimizer.step()
-            progress(len(shown))
+    with ThreadPoolExecutor(2) as threads:
+        for epoch in range(recipe.dense_epochs, recipe.dense_epochs + recipe.field_epochs):
+            for shown, depths in batches(scenes, recipe, epoch):
+                cut = threads.map(lambda scene: _cut(scene, recipe.region), shown)
+                with torch.no_grad():
+                    features = net.trunk(shown)
+                terms = []
+                for (nodes, alike), depth, feature in zip(cut, depths, features, strict=True):
+                    pooling = torch.from_numpy(nodes.pooling(*feature.shape[1:])).float()
+                    a = field.precision(torch.from_numpy(alike), net.betas.double())
+                    y = torch.from_numpy(nodes.mean(depth.numpy()[..., None].astype(np.float64))[:, 0])
+                    z = net.pooled(feature, pooling).double()
+                    terms.append(field.negative_log_likelihood(a, z / _UNIT, y / _UNIT) / nodes.count)
+                optimizer.zero_grad(set_to_none=True)
+                torch.autograd.backward(torch.stack(terms).mean())
+                optimizer.step()
+                progress(len(shown))
+
+
+def _cut(scene: Tensor, region: int) -> tuple[Superpixels, NDArray[np.float64]]:
+    """Superpixels of an image (3, S, S) in [0, 1], and their similarities."""
+    image = images.to_uint8(np.ascontiguousarray(scene.permute(1, 2, 0).numpy()))
+    nodes = Superpixels.of(image, region)
+    return nodes, similarities(image, nodes)
 
 
 def dense_loss(z: Tensor, depth: Tensor) -> Tensor:
