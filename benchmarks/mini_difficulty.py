@@ -159,7 +159,7 @@ def failures(results: dict[str, dict[str, Any]]) -> list[str]:
 
 
 def main() -> None:
-    arguments = options(__doc__, images=False, rounds=None, epochs=40)
+    arguments = options(__doc__, images=False, rounds=None, epochs=50)
     recipe = read_recipe("mini", [f"epochs={arguments.epochs}"])
     size = recipe.image_size
     torch.manual_seed(0)

@@ -1,5 +1,6 @@
 """Short runs of the whole model half on images of FVRID-Mini."""
 
+import html
 import json
 import shutil
 import signal
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import fvrid_tools
 from sjdl_model.checkpoint import WEIGHTS, load_checkpoint, load_network, save_checkpoint
@@ -65,6 +67,16 @@ def test_a_run_leaves_what_is_promised(trained: Path) -> None:
     reid = {f"{domain}/{term}" for domain in ("synthetic", "real") for term in ("triplet", "identity")}
     priors = {f"real/{term}" for term in ("color_entropy", "dark_channel", "total_variation", "self_constraint")}
     assert reid | priors | {"synthetic/restoration"} <= lines[0].keys()
+    assert {f"synthetic/gradient/{term}" for term in ("triplet", "identity", "restoration")} <= lines[0].keys()
+    assert lines[0]["images_per_second"] <= lines[0]["images_per_second_without_waiting"]
+    assert lines[0]["verdict"].startswith("warming up")
+    assert not lines[1]["verdict"].startswith("warming up")
+    report = (trained / REPORT).read_text()
+    assert html.escape(lines[1]["verdict"].partition(" (")[0]) in report
+    assert "log10 of the gradient at the shared stage, real" in report
+    events = EventAccumulator(str(trained / "tensorboard")).Reload()
+    assert events.Tags()["images"] == [f"{domain}: foggy | defogged | clear" for domain in ("synthetic", "real")]
+    assert [event.step for event in events.Images(events.Tags()["images"][0])] == [1, 2]
     assert read_recipe(str(trained / "recipe.toml")) == quick()
     checkpoint = load_checkpoint(trained)
     assert checkpoint["recipe"] == (trained / "recipe.toml").read_text()
