@@ -16,8 +16,10 @@ over the time and the matrix product's rate. `costs` are the operators that take
 import argparse
 import sys
 import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from itertools import repeat
 from pathlib import Path
-from typing import Any
 
 import torch
 from harness import finish, scratch
@@ -33,9 +35,10 @@ from fvrid_tools.sources import read_source
 from fvrid_tools.split import write_split
 from sjdl_model.config import Recipe, read_recipe
 from sjdl_model.domains import Domains
-from sjdl_model.engine import Step, Trainer
-from sjdl_model.train import pick_device
+from sjdl_model.engine import EpochLog, Step, Trainer, train_steps
+from sjdl_model.train import pick_device, set_precision
 
+WARM_UP = 3  # steps
 PUBLISHED_IMAGES, PUBLISHED_EPOCHS = 42_558, 120
 
 
@@ -61,16 +64,22 @@ def wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def images_per_second(steps: Any, images: int, device: torch.device, warm_up: int = 3) -> float:
-    """Of an iterator that works off a step each time it is asked."""
-    count = 0
-    started = time.perf_counter()
-    for count, _ in enumerate(steps, start=1):
-        if count == warm_up:
-            wait(device)
-            started = time.perf_counter()
+def images_per_second(
+    work: Callable[[Iterator[Step]], object], steps: Iterable[Step], images: int, device: torch.device
+) -> float:
+    """Of `work`, which is to use up the steps; the first few are not counted."""
+    marks = []
+
+    def marked() -> Iterator[Step]:
+        for step in steps:
+            if len(marks) == WARM_UP:
+                wait(device)
+            marks.append(time.perf_counter())
+            yield step
+
+    work(marked())
     wait(device)
-    return (count - warm_up) * images / (time.perf_counter() - started)
+    return (len(marks) - WARM_UP) * images / (time.perf_counter() - marks[WARM_UP])
 
 
 def matmul_rate(device: torch.device, recipe: Recipe) -> float:
@@ -106,6 +115,7 @@ def costs(trainer: Trainer, pair: Step, device: torch.device) -> dict[str, float
     times = {
         event.key: event.self_device_time_total if device.type == "cuda" else event.self_cpu_time_total
         for event in profile.key_averages()
+        if event.device_type == torch.autograd.DeviceType.CPU  # operators; a GPU's kernels have rows of their own
     }
     whole = sum(times.values())
     return {name: round(100 * times[name] / whole, 1) for name in sorted(times, key=times.get, reverse=True)[:8]}
@@ -115,6 +125,7 @@ def main() -> None:
     options = arguments()
     recipe = read_recipe(options.recipe, ["pretrained=false", *options.changes])
     device = pick_device(recipe.device)
+    set_precision(recipe.precision, device)
     with scratch() as folder:
         domains = Domains(*datasets(Path(folder)), recipe)
         net = domains.architecture.build().to(device).to(memory_format=torch.channels_last)
@@ -126,12 +137,19 @@ def main() -> None:
         pin = device.type == "cuda"
         pair = next(domains.steps(0, 1, pin=pin))
         images = sum(len(batch.label) for batch in pair if batch is not None)
+
+        def train(steps: Iterator[Step]) -> None:
+            """As `sjdl train` does it, values of the losses read and all."""
+            never = train_steps(trainer, steps, 0, EpochLog(), due=lambda done: False, show=lambda terms: None)
+            deque(never, maxlen=0)
+
+        def load(steps: Iterator[Step]) -> None:
+            deque(steps, maxlen=0)
+
         rates = {
-            "training": images_per_second(
-                (trainer.step(i, step) for i, step in enumerate(domains.steps(0, options.steps, pin))), images, device
-            ),
-            "network": images_per_second((trainer.step(i, pair) for i in range(options.steps)), images, device),
-            "loader": images_per_second(domains.steps(0, options.steps, pin), images, device),
+            "training": images_per_second(train, domains.steps(0, options.steps, pin), images, device),
+            "network": images_per_second(train, repeat(pair, options.steps), images, device),
+            "loader": images_per_second(load, domains.steps(0, options.steps, pin), images, device),
         }
         peak = torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else None
         matmul = matmul_rate(device, recipe)

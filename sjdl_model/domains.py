@@ -17,7 +17,7 @@ class Domains:
 
     def __init__(self, data: Dataset, real: Dataset | None, recipe: Recipe) -> None:
         """Raises DataError for a dataset of the other domain, of pairs, without training images or with too few
-        vehicles; ConfigError where the vehicles of a batch cannot be shared evenly by the processes."""
+        vehicles; ConfigError where the images of a batch cannot be shared evenly by the processes."""
         for dataset, domain in ((data, "synthetic"), (real, "real")):
             if dataset is not None and dataset.info["domain"] != domain:
                 raise DataError(f"{dataset.folder} is not of the {domain} domain; --data is synthetic, --real real.")
@@ -25,10 +25,9 @@ class Domains:
                 raise DataError(
                     f"{dataset.folder} holds pairs for measuring defogging, never for training; name another."
                 )
-        if recipe.p % processes.count():
-            raise ConfigError(
-                f"{processes.count()} processes cannot share p = {recipe.p} vehicles evenly; set p to a multiple."
-            )
+        images, count = recipe.p * recipe.k, processes.count()
+        if images % count:
+            raise ConfigError(f"{count} processes cannot share p x k = {images} images evenly; set p to a multiple.")
         self._recipe = recipe
         self.sets = {"synthetic": TrainingSet.of(data, recipe.image_size, recipe.fog.redraw)}
         if real is not None:
@@ -37,8 +36,7 @@ class Domains:
             PKSampler(training.labels, recipe.p, recipe.k, recipe.seed + offset)
             for offset, training in enumerate(self.sets.values())
         ]
-        images = len(self.sets["synthetic"])
-        self.steps_per_epoch = recipe.steps_per_epoch or max(1, images // (recipe.p * recipe.k))
+        self.steps_per_epoch = recipe.steps_per_epoch or max(1, len(self.sets["synthetic"]) // images)
         self.architecture = Architecture(
             num_synthetic=self.sets["synthetic"].num_vehicles,
             num_real=self.sets["real"].num_vehicles if real is not None else 0,

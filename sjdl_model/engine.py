@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -111,11 +111,13 @@ class EpochLog:
 
     def means(self) -> dict[str, float]:
         """Of each term, over the processes too."""
-        means = processes.mean([self.sums[name] / self.counts[name] for name in sorted(self.sums)])
-        return dict(zip(sorted(self.sums), means, strict=True))
+        sums = self.of_all_processes().sums
+        return {name: sums[name] / self.counts[name] for name in sorted(sums)}
 
-    def state(self) -> dict[str, Any]:
-        return asdict(self)
+    def of_all_processes(self) -> "EpochLog":
+        """With the means of the processes' sums."""
+        names = list(self.sums)
+        return replace(self, sums=dict(zip(names, processes.mean([self.sums[name] for name in names]), strict=True)))
 
 
 class Clock:
@@ -144,6 +146,22 @@ class Clock:
         }
 
 
+class _Values:
+    """Numbers on their way from the device, which need not stop for them."""
+
+    def __init__(self, terms: dict[str, Tensor]) -> None:
+        together = torch.stack(list(terms.values()))
+        self._names, self._values = list(terms), together.to("cpu", non_blocking=True)
+        self._arrived = torch.cuda.Event() if together.is_cuda else None  # type: ignore[no-untyped-call]
+        if self._arrived:
+            self._arrived.record()
+
+    def read(self) -> dict[str, float]:
+        if self._arrived:
+            self._arrived.synchronize()
+        return dict(zip(self._names, self._values.tolist(), strict=True))
+
+
 def train_steps(
     trainer: Trainer,
     steps: Iterable[Step],
@@ -158,19 +176,19 @@ def train_steps(
     The values of a step are read, and shown, while the next one is under way, so that a GPU has no pause.
     Raises NotFiniteError where a term is infinite or not a number.
     """
-    pending: list[tuple[int, dict[str, Tensor], Step]] = []
+    pending: list[tuple[int, _Values, Step]] = []
 
     def settle() -> None:
         while pending:
             step, terms, domains = pending.pop(0)
-            values = dict(zip(terms, torch.stack(list(terms.values())).tolist(), strict=True))
+            values = terms.read()
             if processes.any_of(not all(map(math.isfinite, values.values()))):
                 raise NotFiniteError(step, values, domains)
             log.add(values)
             show(values)
 
     for step, domains in enumerate(steps, start=first):
-        terms = trainer.step(step, domains)
+        terms = _Values(trainer.step(step, domains))
         settle()
         pending.append((step, terms, domains))
         if due(step + 1):

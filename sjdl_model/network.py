@@ -63,15 +63,17 @@ class SJDL(nn.Module):
         see the whole of it.
         """
         maps = self.maps(foggy)
-        feature = gather(maps[-1].mean(dim=(2, 3)))  # (B, D)
-        embedding = self.neck(feature)
-        return SJDLOutput(
-            feature=feature,
-            embedding=embedding,
-            logits_synthetic=self.classifier_synthetic(embedding),
-            logits_real=None if self.classifier_real is None else self.classifier_real(embedding),
-            defogged=self.firm(maps[self.shared], foggy) if defog else None,
-        )
+        defogged = self.firm(maps[self.shared], foggy) if defog else None
+        with torch.autocast(foggy.device.type, enabled=False):  # what the losses compare is float32 in any case
+            feature = gather(maps[-1].float().mean(dim=(2, 3)))  # (B, D)
+            embedding = self.neck(feature)
+            return SJDLOutput(
+                feature=feature,
+                embedding=embedding,
+                logits_synthetic=self.classifier_synthetic(embedding),
+                logits_real=None if self.classifier_real is None else self.classifier_real(embedding),
+                defogged=defogged,
+            )
 
     def embed(self, foggy: Tensor, before_bn: bool = False) -> Tensor:
         """(B, 3, H, W) in [0, 1] -> (B, D), by CFSM and ReIDM only."""

@@ -96,7 +96,7 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         """What all processes' losses ask of this one's part. DistributedDataParallel takes the mean of it later."""
-        gradient = gradients[0].contiguous()
+        gradient = gradients[0].clone(memory_format=torch.contiguous_format)  # what comes in is not ours to change
         dist.all_reduce(gradient)
         mine: Tensor = gradient.chunk(count())[rank()]
         return mine

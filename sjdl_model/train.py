@@ -1,11 +1,13 @@
 """The order of training: recipe -> data -> network -> epochs -> weights -> report. The only module that knows it."""
 
 import json
+import math
 import os
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from types import FrameType
@@ -108,7 +110,7 @@ class _Run:
             raise DataError(f"{run} already holds a run; name another --run, or add --resume to go on with it.")
         resume = resume and (run / CHECKPOINT).exists()
         processes.barrier()  # before the first process writes there
-        _set_precision(recipe, device)
+        set_precision(recipe.precision, device)
         torch.manual_seed(recipe.seed)
         self._net = _prepared(self._domains.architecture.build(recipe.pretrained if not resume else False), device)
         self._facts = {"git": git_revision(), "data": self._domains.data_sha256, "recipe": to_toml(recipe)}
@@ -116,7 +118,9 @@ class _Run:
         self._step, self._log = 0, EpochLog()
         if resume:
             self._restore()
-        elif processes.rank() == 0:
+        if len(set(processes.objects((self._step, self._domains.data_sha256)))) > 1:
+            raise DataError(f"{run}: the machines do not see the same checkpoint and data; name a run that they share.")
+        if not resume and processes.rank() == 0:
             make_folder(run)
             write_atomic(run / RECIPE, to_toml(recipe))
             write_atomic(run / METRICS, "")
@@ -135,13 +139,15 @@ class _Run:
                 self._train_epoch(epoch, steps, termination)
                 means = {**self._log.means(), "lr": self._trainer.learning_rate(self._step - 1), **self._rates}
                 if board is not None:
-                    numbers, pictures = watch.look(self._net)
+                    with torch.compiler.set_stance("force_eager"):  # a compiled graph hides what depends on what
+                        numbers, pictures = watch.look(self._net)
                     self._record(board, epoch + 1, means, numbers, pictures)
                 self._log = EpochLog()
                 self._save()
                 self._stop_if(termination)
         if first:
-            self._finish()
+            with torch.compiler.set_stance("force_eager"):  # a few images are not worth compiling for
+                self._finish()
         processes.barrier()
 
     def _train_epoch(self, epoch: int, steps: Iterator[Step], termination: _Termination) -> None:
@@ -186,15 +192,16 @@ class _Run:
 
     def _explained(self, error: NotFiniteError) -> FloatingPointError:
         """Save which images the step was made of, and say where."""
-        ids = processes.objects(self._domains.image_ids(error.domains))
-        found = {"step": error.step, "terms": {name: str(value) for name, value in error.terms.items()}}
-        batches = {domain: [name for part in ids for name in part[domain]] for domain in ids[0]}
+        parts = processes.objects((self._domains.image_ids(error.domains), error.terms))
+        ids = {domain: [name for found, _ in parts for name in found[domain]] for domain in parts[0][0]}
+        terms = {name: [str(found[name]) for _, found in parts] for name in error.terms}  # of each process
+        broken = [name for name in terms if not all(math.isfinite(found[name]) for _, found in parts)]
         path = self._folder / NOT_FINITE
         if processes.rank() == 0:
-            write_atomic(path, json.dumps({**found, "image_ids": batches}, indent=1) + "\n")
-        broken = ", ".join(name for name, value in error.terms.items() if not abs(value) < float("inf")) or "one"
+            found = {"step": error.step, "not_finite": broken, "terms": terms, "image_ids": ids}
+            write_atomic(path, json.dumps(found, indent=1) + "\n")
         return FloatingPointError(
-            f"a loss of step {error.step} is not finite ({broken}); {path} names its images; "
+            f"a loss of step {error.step} is not finite ({', '.join(broken)}); {path} names its images; "
             "lower lr or the weight of the term."
         )
 
@@ -217,14 +224,16 @@ class _Run:
             board.add_scalar(name, value, epoch)
         for domain, picture in pictures.items():
             board.add_image(f"{domain}: foggy | defogged | clear", picture, epoch, dataformats="HWC")
+        board.flush()  # the checkpoint is to come, and a resumed run does not repeat this epoch
         shown = "  ".join(f"{name} {value:.4g}" for name, value in means.items() if name != "lr")
         tqdm.write(f"epoch {epoch}: {shown}", file=sys.stderr)
         if found:
             tqdm.write(f"epoch {epoch}: {line['verdict']}", file=sys.stderr)
 
     def _save(self) -> None:
+        log = self._log.of_all_processes()
         if processes.rank() == 0:
-            state = {**self._trainer.state(), "step": self._step, "log": self._log.state(), **self._facts}
+            state = {**self._trainer.state(), "step": self._step, "log": asdict(log), **self._facts}
             save_checkpoint(self._folder, {**state, "versions": versions()})
 
     def _restore(self) -> None:
@@ -257,10 +266,12 @@ class _Run:
         write_report(self._folder)
 
 
-def _set_precision(recipe: Recipe, device: torch.device) -> None:
-    if device.type == "cuda":  # float32 is to be float32: torch lets convolutions use TF32 unless told otherwise
-        torch.set_float32_matmul_precision("highest" if recipe.precision == "float32" else "high")
-        torch.backends.cudnn.allow_tf32 = recipe.precision != "float32"
+def set_precision(precision: str, device: torch.device) -> None:
+    """Of products on a GPU: float32 is to be float32, and torch lets convolutions use TF32 unless told otherwise."""
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("highest" if precision == "float32" else "high")
+        torch.backends.cudnn.allow_tf32 = precision != "float32"
+        torch.backends.cudnn.benchmark = True  # images are of one size
 
 
 def _prepared(net: SJDL, device: torch.device) -> SJDL:
@@ -293,6 +304,7 @@ def evaluate_weights(
 ) -> tuple[Result, SJDL, Architecture]:
     """Score a weights file on a dataset, with a progress bar on stderr."""
     net, architecture = load_network(weights)
+    set_precision("float32", pick_device(device))
     tested = sum(row.split in ("query", "gallery") for row in data.rows) // processes.count()
     quiet = True if processes.rank() else None
     with tqdm(total=tested, desc="embed", unit=" images", disable=quiet, leave=False) as bar:
