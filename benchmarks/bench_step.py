@@ -54,7 +54,7 @@ def flops() -> dict[str, object]:
 
 
 def main() -> None:
-    arguments = options(__doc__)
+    arguments = options(__doc__, images=False, rounds=11)
     results: dict[str, object] = {}
     failures = []
     device = torch.device("cpu")

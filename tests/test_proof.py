@@ -15,59 +15,59 @@ from sjdl_model.train import evaluate_run, train
 
 # Every term of ten steps: seed 0, ResNet-18 from random weights, p = 3, k = 2 at 64 pixels, recipe demo.
 GOLDEN: dict[str, list[float]] = {
-    "synthetic/triplet": [2.89837, 3.4488, 0.30967, 1.65538, 1.62272, 3.75349, 3.1405, 2.94398, 0.19404, 1.85471],
-    "synthetic/identity": [1.088, 1.10559, 1.1464, 1.11593, 1.0567, 1.06068, 1.18581, 1.12057, 1.27075, 1.06604],
+    "synthetic/triplet": [2.89837, 3.49827, 0.07689, 1.85717, 2.30937, 2.36107, 2.48438, 2.05556, 0.45124, 2.01784],
+    "synthetic/identity": [1.088, 1.09736, 1.10809, 1.11125, 1.09117, 1.09488, 1.12504, 1.10663, 1.09314, 1.09074],
     "synthetic/restoration": [
-        40.57927,
-        37.83556,
-        27.04309,
-        20.54238,
-        26.78976,
-        24.58133,
-        23.65592,
-        21.76903,
-        19.51264,
-        23.98432,
+        40.57928,
+        40.13039,
+        35.5438,
+        33.50002,
+        26.68037,
+        32.66756,
+        32.5862,
+        27.74699,
+        31.32613,
+        29.1168,
     ],
-    "real/triplet": [1.99044, 2.71477, 0.0, 2.39766, 1.68944, 1.75706, 3.0079, 3.69357, 1.7721, 1.19455],
-    "real/identity": [1.09533, 1.09121, 1.11428, 1.15117, 1.09757, 1.03819, 1.04259, 1.13587, 1.0614, 1.15889],
+    "real/triplet": [1.99044, 2.78289, 0.13223, 2.63414, 1.8753, 1.69203, 3.9251, 4.17608, 1.84903, 1.48915],
+    "real/identity": [1.09533, 1.09367, 1.0931, 1.10721, 1.08191, 1.09728, 1.07108, 1.08859, 1.0983, 1.09538],
     "real/color_entropy": [
         -4.20967,
-        -4.29297,
-        -4.23449,
-        -4.21815,
-        -4.08504,
-        -4.07314,
-        -4.04882,
-        -4.04597,
-        -4.02771,
-        -4.04207,
+        -4.27418,
+        -4.27336,
+        -4.30398,
+        -4.27731,
+        -4.27054,
+        -4.27165,
+        -4.27684,
+        -4.26191,
+        -4.26882,
     ],
     "real/dark_channel": [
-        64247.36719,
-        55998.21484,
-        42029.125,
-        41589.77344,
-        31584.33203,
-        35094.01562,
-        42734.08203,
-        47112.54688,
-        46160.03906,
-        49417.28125,
+        64247.35938,
+        59968.36719,
+        60068.46094,
+        55141.75781,
+        53698.76953,
+        50666.0625,
+        48964.23047,
+        49945.69922,
+        46832.10156,
+        48469.15234,
     ],
     "real/total_variation": [
-        10573.07715,
-        11279.30469,
-        10236.57227,
-        10789.5918,
-        9222.90039,
-        8857.16406,
-        8978.57422,
-        8957.48926,
-        8828.13086,
-        8874.02734,
+        10573.0791,
+        11143.09668,
+        11099.68848,
+        11325.05078,
+        10922.63086,
+        10645.15723,
+        10840.84668,
+        10748.99219,
+        10593.29688,
+        10686.45117,
     ],
-    "real/self_constraint": [-0.00461, 0.00174, 0.00123, 0.00423, 0.01159, 0.01621, 0.01682, 0.0134, 0.01349, 0.01858],
+    "real/self_constraint": [-0.00461, 0.00158, -0.00103, 0.0013, 0.00385, 0.00446, 0.00368, 0.00587, -2e-05, 0.00585],
 }
 
 
@@ -84,7 +84,7 @@ def batch(step: int, real: bool) -> Batch:
 
 
 def losses(steps: int) -> dict[str, list[float]]:
-    recipe = read_recipe("demo", ["p=3", "k=2", "lr=1e-3"])
+    recipe = read_recipe("demo", ["p=3", "k=2", "lr=1e-4"])
     torch.manual_seed(0)
     net = SJDL(3, 3, recipe.backbone, last_stride=recipe.last_stride)
     trainer = Trainer(net, recipe, 2 * steps, torch.device("cpu"))
@@ -105,11 +105,11 @@ def test_the_losses_of_ten_steps_are_those_written_down() -> None:
 
 
 def test_twelve_vehicles_are_learned_by_heart(built: Path, tmp_path: Path) -> None:
-    """All terms at work, synthetic fog: every image finds its vehicle's others first."""
+    """In fog, flipped and cropped, by one of timm's smallest networks: every image finds its vehicle's others first."""
     data = fvrid_tools.open_dataset(built)
     assert len({row.identity for row in data.rows}) == 12
-    settings = ["steps_per_epoch=8", "epochs=10", "workers=0", "p=6", "k=4", "lr=2e-3", "last_stride=2"]
-    recipe = read_recipe("demo", settings)
+    settings = ["backbone=test_resnet", "last_stride=2", "p=6", "k=4", "lr=3e-3", "weights.restoration=0"]
+    recipe = read_recipe("demo", [*settings, "steps_per_epoch=600", "epochs=1", "workers=2"])
     train(data.take([row._replace(split="train") for row in data.rows]), None, recipe, tmp_path / "run")
     first = {row.identity: row.image_id for row in reversed(data.rows)}
     rows = [

@@ -373,7 +373,8 @@ def test_every_precision_trains(trained: Path, built: Path, built_real: Path, tm
 
 
 @pytest.mark.slow
-def test_a_compiled_network_trains_to_the_same_weights_names(built: Path, built_real: Path, tmp_path: Path) -> None:
+@pytest.mark.filterwarnings("default")  # torch warns of its own while it traces
+def test_a_compiled_network_trains_to_the_same_weights(built: Path, built_real: Path, tmp_path: Path) -> None:
     folder = run(built, built_real, tmp_path / "run", "compile=true", "image_size=64")
     plain = run(built, built_real, tmp_path / "plain", "image_size=64")
     one, other = load_file(folder / WEIGHTS), load_file(plain / WEIGHTS)
