@@ -10,7 +10,8 @@ The default is what two CPU cores do in minutes. On a GPU, the published size:
     bench_training.py --recipe default --set precision=bfloat16 --steps 60
 
 Model FLOP utilisation is three forward passes' FLOPs (2 a multiply-add, torch's counter), synthetic and real image,
-over the time and the matrix product's rate; above 1 where the CPU's convolutions are faster than its products. `costs` are the operators that take most time, by torch's profiler.
+over the time and the matrix product's rate; above 1 where the CPU's convolutions are faster than its products. `costs`
+are the operators that take most time, by torch's profiler.
 """
 
 import argparse
