@@ -2,7 +2,7 @@
 
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +16,9 @@ from fvrid_tools.dataset import Sample
 from . import processes, transforms
 from .config import DataError
 from .samplers import PKSampler, Steps, Visit
+
+VALIDATION = 8  # images looked at after each epoch
+SPARE_FROM = 800  # images: from so many on, those eight are held out of training
 
 
 class Batch(NamedTuple):
@@ -67,6 +70,24 @@ class TrainingSet(Dataset[Batch]):
             raise DataError(f"{data.folder} has no training images; run fvrid split {data.folder} first")
         names = {identity: label for label, identity in enumerate(sorted({row.identity for row in train.rows}))}
         return cls(train, [names[row.identity] for row in train.rows], size, redraw)
+
+    def hold_out(self) -> tuple["TrainingSet", "TrainingSet"]:
+        """What to train on, and VALIDATION images to look at: the last image each of vehicles evenly spaced among those
+        with three or more, so that every vehicle stays in training with a pair. A small set gives none away, nor one of
+        too few such vehicles: there the images looked at are trained on as well."""
+        labels = np.asarray(self.labels)
+        counts = np.bincount(labels)
+        vehicles = np.flatnonzero(counts >= 3)
+        spare = len(self) >= SPARE_FROM and len(vehicles) >= VALIDATION
+        vehicles = vehicles if spare else np.flatnonzero(counts)
+        spaced = np.linspace(0, len(vehicles) - 1, min(VALIDATION, len(vehicles))).round().astype(int)
+        held = sorted(int(np.flatnonzero(labels == label)[-1]) for label in vehicles[spaced])
+        rest = [i for i in range(len(self)) if i not in held] if spare else list(range(len(self)))
+        return self._part(rest), self._part(held)
+
+    def _part(self, positions: list[int]) -> "TrainingSet":
+        rows = [self.data.rows[i] for i in positions]
+        return replace(self, data=self.data.take(rows), labels=[self.labels[i] for i in positions])
 
     @property
     def num_vehicles(self) -> int:

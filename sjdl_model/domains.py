@@ -13,7 +13,8 @@ from .samplers import PKSampler
 
 
 class Domains:
-    """The "train" splits of a synthetic dataset and, where there is one, a real dataset."""
+    """The "train" splits of a synthetic dataset and, where there is one, a real dataset, by domain: `sets` to train on,
+    `validation` to look at (`TrainingSet.hold_out`)."""
 
     def __init__(self, data: Dataset, real: Dataset | None, recipe: Recipe) -> None:
         """Raises DataError for a dataset of the other domain, of pairs, without training images or with too few
@@ -29,9 +30,12 @@ class Domains:
         if images % count:
             raise ConfigError(f"{count} processes cannot share p x k = {images} images evenly; set p to a multiple.")
         self._recipe = recipe
-        self.sets = {"synthetic": TrainingSet.of(data, recipe.image_size, recipe.fog.redraw)}
+        whole = {"synthetic": TrainingSet.of(data, recipe.image_size, recipe.fog.redraw)}
         if real is not None:
-            self.sets["real"] = TrainingSet.of(real, recipe.image_size)
+            whole["real"] = TrainingSet.of(real, recipe.image_size)
+        parts = {domain: training.hold_out() for domain, training in whole.items()}
+        self.sets = {domain: training for domain, (training, _) in parts.items()}
+        self.validation = {domain: held for domain, (_, held) in parts.items()}
         self._samplers = [
             PKSampler(training.labels, recipe.p, recipe.k, recipe.seed + offset)
             for offset, training in enumerate(self.sets.values())

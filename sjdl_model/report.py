@@ -89,7 +89,7 @@ def _charts(epochs: list[dict[str, Any]]) -> list[Any]:
 
 
 def _watch_charts(epochs: list[dict[str, Any]]) -> list[Any]:
-    """Of the eight images: quality of the defogged ones, and how hard each term pulls at the shared stage."""
+    """Of the watched images: quality of the defogged ones, and how hard each term pulls at the shared stage."""
     charts = [
         _chart(epochs, {"defogged": f"defogging/{name}", "foggy": f"defogging/{name}_foggy"}, title)
         for name, title in (("psnr", "PSNR, dB"), ("correlation", "correlation with the clear images"))

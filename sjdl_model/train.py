@@ -131,7 +131,7 @@ class _Run:
     def train(self, termination: _Termination) -> None:
         first = processes.rank() == 0
         steps = self._domains.steps(self._step, self._total_steps, pin=self._device.type == "cuda")
-        watch = Watch(self._domains.sets, self._recipe, self._device)
+        watch = Watch(self._domains.sets, self._domains.validation, self._recipe, self._device)
         per_epoch = self._domains.steps_per_epoch
         done = self._step // per_epoch
         with SummaryWriter(str(self._folder / "tensorboard"), purge_step=done + 1) if first else nullcontext() as board:

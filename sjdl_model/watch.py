@@ -1,5 +1,6 @@
-"""The same few training images, looked at after every epoch: what the defogger makes of them, and how hard each term
-pulls at the shared stage. Neither mAP nor the losses show a defogger that has collapsed."""
+"""The same few images, looked at after every epoch: what the defogger makes of the validation images, and how hard each
+term pulls at the shared stage for a few training images. Neither mAP nor the losses show a defogger that has
+collapsed."""
 
 from dataclasses import asdict, replace
 
@@ -15,12 +16,12 @@ from .data import Batch, TrainingSet, collate
 from .network import SJDL
 from .objectives import defogs, terms
 
-VEHICLES, IMAGES = 4, 2  # of each: eight images
+VEHICLES, IMAGES = 4, 2  # of each, for the gradients: the triplet loss needs two images of a vehicle
 _LOST = 0.5  # a correlation with the truth below this share of the foggy input's: the picture is gone
 _COPIED = 0.02  # a mean difference to the foggy input below this: nothing was done
 
 
-def watched(training: TrainingSet) -> Batch:
+def pairs(training: TrainingSet) -> Batch:
     """Eight images of a training set, of vehicles evenly spaced in it, as they are."""
     labels = np.asarray(training.labels)
     chosen = np.linspace(0, training.num_vehicles - 1, VEHICLES).round().astype(int)
@@ -107,10 +108,20 @@ def strip(batch: Batch, output: Tensor | None) -> Uint8Image:
 class Watch:
     """The watched images of both domains on the training device."""
 
-    def __init__(self, sets: dict[str, TrainingSet], recipe: Recipe, device: torch.device) -> None:
-        """sets: by domain, "synthetic" and where there is one "real"."""
+    def __init__(
+        self,
+        sets: dict[str, TrainingSet],
+        validation: dict[str, TrainingSet],
+        recipe: Recipe,
+        device: torch.device,
+    ) -> None:
+        """sets, validation: by domain, "synthetic" and where there is one "real"."""
         self._recipe = recipe
-        self._batches = {domain: watched(training).to(device) for domain, training in sets.items()}
+        self._pairs = {domain: pairs(training).to(device) for domain, training in sets.items()}
+        self._validation = {
+            domain: collate([held.as_it_is(i) for i in range(len(held))]).to(device)
+            for domain, held in validation.items()
+        }
         self._defogs = any(defogs(recipe.weights, real=domain == "real") for domain in sets)
 
     def look(self, net: SJDL) -> tuple[dict[str, float], dict[str, Uint8Image]]:
@@ -118,11 +129,12 @@ class Watch:
         eval mode afterwards, and nothing else of it is changed."""
         numbers: dict[str, float] = {}
         pictures = {}
-        for domain, batch in self._batches.items():
+        for domain, batch in self._validation.items():
             output = defogged(net, batch) if self._defogs else None
             pictures[domain] = strip(batch, output)
             if output is not None and batch.clear is not None:
                 numbers |= {f"defogging/{name}": value for name, value in quality(output, batch).items()}
+        for domain, batch in self._pairs.items():
             sizes = gradients(net, batch, self._recipe)
             numbers |= {f"{domain}/gradient/{name}": value for name, value in sizes.items()}
         return numbers, pictures

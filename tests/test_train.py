@@ -287,7 +287,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_its_images(
         run(built, built_real, tmp_path / "run", "lr=1e30", "steps_per_epoch=6")
     found = json.loads((tmp_path / "run/not-finite.json").read_text())
     assert found["step"] == 1
-    training = TrainingSet.of(fvrid_tools.open_dataset(built), 32)
+    training, _ = TrainingSet.of(fvrid_tools.open_dataset(built), 32).hold_out()
     visits = PKSampler(training.labels, 3, 2, 0).batch(1)
     assert found["image_ids"]["synthetic"] == [training.data.rows[visit.image].image_id for visit in visits]
     assert len(found["image_ids"]["real"]) == 6

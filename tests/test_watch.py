@@ -15,7 +15,7 @@ from sjdl_model.data import Batch, TrainingSet
 
 @pytest.fixture(scope="module")
 def batch(built: Path) -> Batch:
-    return watch.watched(TrainingSet.of(fvrid_tools.open_dataset(built), 64)).to(torch.device("cpu"))
+    return watch.pairs(TrainingSet.of(fvrid_tools.open_dataset(built), 64)).to(torch.device("cpu"))
 
 
 def test_four_vehicles_with_two_images_each(batch: Batch) -> None:
@@ -23,6 +23,37 @@ def test_four_vehicles_with_two_images_each(batch: Batch) -> None:
     assert batch.label.bincount()[batch.label.unique()].tolist() == [2, 2, 2, 2]
     assert batch.label.min() == 0
     assert len(set(batch.position.tolist())) == 8
+
+
+def training_set(built: Path, counts: tuple[int, ...]) -> TrainingSet:
+    """Vehicles with so many images each; the pictures are of no matter."""
+    data = fvrid_tools.open_dataset(built)
+    labels = [label for label, count in enumerate(counts) for _ in range(count)]
+    return TrainingSet(data.take([data.rows[0]._replace(image_id=str(i)) for i in range(len(labels))]), labels, 64)
+
+
+@pytest.mark.parametrize("counts", [(4,) * 200, (2,) * 392 + (1, 3, 3, 3, 3, 3, 3, 3, 3)])
+def test_validation_images_are_held_out_and_every_vehicle_keeps_a_pair(built: Path, counts: tuple[int, ...]) -> None:
+    whole = training_set(built, counts)
+    rest, held = whole.hold_out()
+    names = [{row.image_id for row in part.data.rows} for part in (whole, rest, held)]
+    assert names[1] | names[2] == names[0]
+    assert not names[1] & names[2]
+    assert len(held) == len(set(held.labels)) == 8
+    assert min(counts[label] for label in held.labels) >= 3
+    assert rest.num_vehicles == whole.num_vehicles
+    for part in (rest, held):
+        assert [whole.labels[int(row.image_id)] for row in part.data.rows] == part.labels
+
+
+@pytest.mark.parametrize(
+    ("counts", "looked_at"), [((4,) * 199, 8), ((2,) * 400, 8), ((100,) * 7 + (2,) * 99, 8), ((1, 5), 2)]
+)
+def test_a_set_that_can_spare_none_gives_none_away(built: Path, counts: tuple[int, ...], looked_at: int) -> None:
+    whole = training_set(built, counts)
+    rest, seen = whole.hold_out()
+    assert rest.labels == whole.labels
+    assert len(seen) == len(set(seen.labels)) == looked_at
 
 
 def test_psnr_and_correlation_by_hand() -> None:
@@ -92,17 +123,19 @@ def test_shared_weights_are_found_in_any_backbone(backbone: str) -> None:
 
 
 def test_a_look_changes_nothing(built: Path) -> None:
-    training = TrainingSet.of(fvrid_tools.open_dataset(built), 32)
+    rest, held = TrainingSet.of(fvrid_tools.open_dataset(built), 32).hold_out()
     recipe = read_recipe("demo", ["image_size=32"])
     net = SJDL(9, 0, "resnet18")
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
-    eyes = watch.Watch({"synthetic": training}, recipe, torch.device("cpu"))
+    eyes = watch.Watch({"synthetic": rest}, {"synthetic": held}, recipe, torch.device("cpu"))
     numbers, pictures = eyes.look(net)
     assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
     assert numbers == eyes.look(net)[0]
     assert pictures["synthetic"].shape == (8 * 32, 3 * 32, 3)
     assert numbers["defogging/psnr_foggy"] < 100
-    baseline = watch.Watch({"synthetic": training}, read_recipe("baseline", ["image_size=32"]), torch.device("cpu"))
+    baseline = watch.Watch(
+        {"synthetic": rest}, {"synthetic": held}, read_recipe("baseline", ["image_size=32"]), torch.device("cpu")
+    )
     numbers, pictures = baseline.look(net)
     assert set(numbers) == {"synthetic/gradient/triplet", "synthetic/gradient/identity"}
     assert pictures["synthetic"].shape == (8 * 32, 2 * 32, 3)
