@@ -14,7 +14,7 @@ GPUS   ?= 1
 DEMO   := build/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo train eval test test-all lint format mini depth check-mini bench
+.PHONY: help install demo train eval report test test-all lint format mini depth check-mini bench
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,10 +37,10 @@ demo: install  ## the whole path on FVRID-Mini: dataset, training, scores, repor
 	$(BIN)/fvrid verify $(DEMO)/fvrid-syn
 	$(BIN)/fvrid report $(DEMO)/fvrid-syn -o $(DEMO)/dataset.html
 	$(BIN)/sjdl train --data $(DEMO)/fvrid-syn --real $(DEMO)/fvrid-real --recipe manifests/demo.toml --run $(DEMO)/run
-	$(BIN)/sjdl eval --run $(DEMO)/run --data $(DEMO)/fvrid-syn
-	$(BIN)/sjdl eval --run $(DEMO)/run --data $(DEMO)/fvrid-real
+	$(BIN)/sjdl report --run $(DEMO)/run --data $(DEMO)/fvrid-syn --real $(DEMO)/fvrid-real --betas 0,0.8,1.6,3.2
 	@echo "the dataset:  $(DEMO)/dataset.html"
-	@echo "the run:      $(DEMO)/run/report.html"
+	@echo "the training: $(DEMO)/run/report.html"
+	@echo "the results:  $(DEMO)/run/results.html"
 
 train: install  ## train: DATA= REAL= RECIPE= RUN= SET="epochs=10 p=8" GPUS=4; RESUME=1 goes on with a run
 	$(if $(filter-out 1,$(GPUS)),$(BIN)/torchrun --standalone --nproc-per-node $(GPUS) -m -- sjdl_model,$(BIN)/sjdl) \
@@ -49,6 +49,9 @@ train: install  ## train: DATA= REAL= RECIPE= RUN= SET="epochs=10 p=8" GPUS=4; R
 eval: install  ## score a run on DATA, and on REAL where there is one: DATA= REAL= RUN=
 	$(BIN)/sjdl eval --run $(RUN) --data $(DATA)
 	$(if $(REAL),$(BIN)/sjdl eval --run $(RUN) --data $(REAL))
+
+report: install  ## every condition of a run on DATA, and on REAL where there is one, as a page: DATA= REAL= RUN=
+	$(BIN)/sjdl report --run $(RUN) --data $(DATA) $(if $(REAL),--real $(REAL))
 
 test: install  ## the fast tests
 	$(BIN)/python -m pytest

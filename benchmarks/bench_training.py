@@ -35,9 +35,9 @@ from fvrid_tools.fog import PRESETS
 from fvrid_tools.sources import read_source
 from fvrid_tools.split import write_split
 from sjdl_model.config import Recipe, read_recipe
+from sjdl_model.devices import pick_device, set_precision
 from sjdl_model.domains import Domains
 from sjdl_model.engine import EpochLog, Step, Trainer, train_steps
-from sjdl_model.train import pick_device, set_precision
 
 WARM_UP = 3  # steps
 PUBLISHED_IMAGES, PUBLISHED_EPOCHS, PUBLISHED_SIZE = 42_558, 120, 384

@@ -33,10 +33,10 @@ from fvrid_tools.sources import read_source
 from fvrid_tools.sources.mini import EMBEDDED
 from fvrid_tools.split import write_split
 from sjdl_model import SJDL, data, metrics
-from sjdl_model.checkpoint import load_network
 from sjdl_model.config import Recipe as TrainingRecipe
 from sjdl_model.config import read_recipe
 from sjdl_model.evaluate import embed
+from sjdl_model.network import load_network
 from sjdl_model.train import train
 
 COLOUR_LEVELS = 8  # a channel
@@ -77,7 +77,8 @@ def features(net: SJDL, dataset: Dataset, images: str = "foggy", *, size: int, b
 
 
 def score(found: np.ndarray, dataset: Dataset) -> dict[str, float]:
-    names, cameras = [row.identity for row in dataset.rows], [row.camera_id for row in dataset.rows]
+    names = metrics.numbered([row.identity for row in dataset.rows], [])[0]
+    cameras = [row.camera_id for row in dataset.rows]
     summary = metrics.evaluate(found, found, names, names, cameras, cameras).summary()
     return {name: round(100 * value, 2) for name, value in summary.items()}
 
@@ -125,13 +126,13 @@ def across_ends(found: np.ndarray, dataset: Dataset, facts: list[dict[str, str]]
     result = {}
     for name, wanted in (("mAP front to front", "front"), ("mAP front to rear", "rear")):
         query, gallery = np.flatnonzero(ends == "front"), np.flatnonzero(ends == wanted)
-        ids = [row.identity for row in dataset.rows]
+        ids = metrics.numbered([row.identity for row in dataset.rows], [])[0]
         cameras = [row.camera_id for row in dataset.rows]
         scores = metrics.evaluate(
             found[query],
             found[gallery],
-            [ids[i] for i in query],
-            [ids[i] for i in gallery],
+            ids[query],
+            ids[gallery],
             [cameras[i] for i in query],
             [cameras[i] for i in gallery],
         )

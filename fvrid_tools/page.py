@@ -1,7 +1,8 @@
 """Self-contained HTML pages: pictures as data URIs, charts as SVG, everything else escaped by Jinja."""
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from jinja2 import BaseLoader, ChoiceLoader, Environment, PackageLoader, StrictUndefined, select_autoescape
@@ -59,7 +60,9 @@ def lines(series: dict[str, Sequence[tuple[float, float]]], title: str) -> Marku
     points = {name: [p for p in data if np.isfinite(p).all()] for name, data in series.items()}
     xs, ys = (np.array([p[i] for data in points.values() for p in data] or [0.0]) for i in (0, 1))
     margin = 0.05 * (ys.max() - ys.min()) or max(abs(ys.max()) * 0.05, 1e-3)
-    frame = _Frame(xs.min(), max(xs.max(), xs.min() + 1e-9), ys.min() - margin, ys.max() + margin)
+    bottom = ys.min() - margin
+    bottom = max(0, bottom) if ys.min() >= 0 else bottom  # no share and no rate is negative
+    frame = _Frame(xs.min(), max(xs.max(), xs.min() + 1e-9), bottom, ys.max() + margin)
     parts = []
     for i, (name, data) in enumerate(points.items()):
         colour = _COLOURS[i % len(_COLOURS)]
@@ -70,6 +73,30 @@ def lines(series: dict[str, Sequence[tuple[float, float]]], title: str) -> Marku
             place = f'x="{_WIDTH - 14}" y="{_TOP + 14 + 14 * i}" text-anchor="end"'
             parts.append(f'<text {place} style="fill: {colour}">{label}</text>')
     return frame.chart(title, "".join(parts))
+
+
+class Point(NamedTuple):
+    """A dot of `scatter`; `facts` are its data- attributes, and what it is called."""
+
+    x: float
+    y: float
+    facts: dict[str, str]
+
+
+def scatter(groups: Mapping[str, Sequence[Point]], title: str) -> Markup:
+    """A chart of dots without axes, a colour a group."""
+    every = [point for points in groups.values() for point in points]
+    xs, ys = [point.x for point in every], [point.y for point in every]
+    frame = _Frame(min(xs), max(max(xs), min(xs) + 1e-9), min(ys), max(max(ys), min(ys) + 1e-9))
+    dots = []
+    for i, points in enumerate(groups.values()):
+        colour = f"hsl({360 * i * 0.381966 % 360:.0f} {55 + 15 * (i % 3)}% {42 + 8 * (i % 2)}%)"  # golden angle apart
+        for point in points:
+            facts = " ".join(f'data-{name}="{Markup.escape(value)}"' for name, value in point.facts.items())
+            name = Markup.escape(", ".join(f"{name} {value}" for name, value in point.facts.items()))
+            place = f'cx="{frame.x(point.x):.1f}" cy="{frame.y(point.y):.1f}"'
+            dots.append(f'<circle {place} r="3.5" fill="{colour}" {facts}><title>{name}</title></circle>')
+    return frame.figure(title, "".join(dots))
 
 
 class _Frame:
@@ -96,8 +123,11 @@ class _Frame:
             ticks.append(
                 f'<line x1="{_LEFT}" x2="{_WIDTH - 10}" y1="{self.y(y):.1f}" y2="{self.y(y):.1f}" class="grid"/>'
             )
+        return self.figure(title, "".join(ticks) + body)
+
+    def figure(self, title: str, body: str) -> Markup:
         name = Markup.escape(title)
         return Markup(
             f'<figure><figcaption>{name}</figcaption><svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img"'
-            f' aria-label="{name}">{"".join(ticks)}{body}</svg></figure>'
+            f' aria-label="{name}">{body}</svg></figure>'
         )

@@ -1,23 +1,21 @@
-"""Files of a run: the checkpoint to go on from, and the weights to use. Both appear whole or not at all."""
+"""Files that training writes: the checkpoint to go on from, and the weights to use. Both appear whole or not at all."""
 
 import json
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import safetensors
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import nn
 
 from fvrid_tools.files import atomic_path, write_atomic
 
 from .config import DataError
-from .network import SJDL
+from .network import WEIGHTS, Architecture
 
 CHECKPOINT = "checkpoint.pt"
-WEIGHTS = "weights.safetensors"
 
 
 def git_revision() -> str:
@@ -53,43 +51,8 @@ def load_checkpoint(run: Path) -> dict[str, Any]:
     return state
 
 
-class Architecture(NamedTuple):
-    """What it takes to make the network that weights belong to, and the size it was trained at."""
-
-    num_synthetic: int
-    num_real: int
-    backbone: str
-    shared_stage: int
-    last_stride: int
-    image_size: int
-
-    def build(self, pretrained: bool | str = False) -> SJDL:
-        return SJDL(
-            self.num_synthetic,
-            self.num_real,
-            self.backbone,
-            self.shared_stage,
-            last_stride=self.last_stride,
-            pretrained=pretrained,
-        )
-
-
 def save_weights(run: Path, net: nn.Module, architecture: Architecture, facts: dict[str, str]) -> None:
     """Write weights.safetensors with the architecture, and facts such as the git revision, in its metadata."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
     metadata = {"sjdl": json.dumps(architecture._asdict()), **facts}
     write_atomic(run / WEIGHTS, save(tensors, metadata))
-
-
-def load_network(path: Path) -> tuple[SJDL, Architecture]:
-    """The network of a weights file, in eval mode. Raises DataError where the file is not one of ours."""
-    try:
-        with safetensors.safe_open(path, "pt") as file:
-            architecture = Architecture(**json.loads(file.metadata()["sjdl"]))
-        net = architecture.build()
-        net.load_state_dict(load_file(path))
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such weights file; train first, or name another.") from None
-    except (OSError, KeyError, TypeError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
-        raise DataError(f"{path}: not weights of an SJDL network ({str(error).splitlines()[0][:120]}).") from None
-    return net.eval(), architecture

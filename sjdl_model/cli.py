@@ -2,12 +2,22 @@
 
 import json
 import signal
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from . import cli_images
+
+if TYPE_CHECKING:
+    from fvrid_tools.dataset import Dataset
+
+    from .rerank import Rerank
+    from .results import Scoring
+
 PATH = click.Path(path_type=Path)
+CONDITIONS = ("foggy", "clear", "defogged")  # as in evaluate.py, which needs torch
 
 
 class _Sentences(click.Group):
@@ -74,40 +84,101 @@ def train(data: Path, real: Path | None, recipe: str, changes: tuple[str, ...], 
     click.echo(f"{run / REPORT}")
 
 
+def _scoring_options(command: Any) -> Any:
+    """--queries, --protocol, --feature, --rerank, --device and --workers, as a `Scoring`."""
+
+    @wraps(command)
+    def called(
+        queries: str, protocol: str, feature: str, rerank: str | None, device: str, workers: int, **others: Any
+    ) -> Any:
+        from .results import Scoring
+
+        settings = None if rerank is None else _rerank(rerank)
+        scoring = Scoring(
+            queries=queries,
+            protocol=protocol,
+            before_bn=feature == "before-bn",
+            rerank=settings,
+            device=device,
+            workers=workers,
+        )
+        return command(scoring=scoring, **others)
+
+    options = (
+        click.option(
+            "--queries",
+            type=click.Choice(("one", "all")),
+            default="one",
+            show_default=True,
+            help="One a vehicle, as in the paper, or every test image in turn: steadier where vehicles are few.",
+        ),
+        click.option(
+            "--protocol",
+            type=click.Choice(("auto", "camera-aware", "camera-less", "vehicleid")),
+            default="auto",
+            show_default=True,
+            help="Leave out gallery images of the query's vehicle by its camera, or not; auto: where cameras are known;"
+            " vehicleid: ten random galleries of one image a vehicle.",
+        ),
+        click.option(
+            "--feature",
+            type=click.Choice(("after-bn", "before-bn")),
+            default="after-bn",
+            show_default=True,
+            help="What to rank by.",
+        ),
+        click.option(
+            "--rerank",
+            is_flag=False,
+            flag_value="20,6,0.3",
+            metavar="K1,K2,LAMBDA",
+            help="Rank by k-reciprocal distances (Zhong et al. 2017); alone 20,6,0.3.",
+        ),
+        click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ..."),
+        click.option(
+            "--workers",
+            type=click.IntRange(min=0),
+            default=2,
+            show_default=True,
+            help="Processes that decode images.",
+        ),
+    )
+    for option in reversed(options):
+        called = option(called)
+    return called
+
+
+def _rerank(text: str) -> "Rerank":
+    from .rerank import Rerank
+
+    try:
+        k1, k2, lam = text.split(",")
+        numbers = int(k1), int(k2), float(lam)
+    except ValueError:
+        raise click.UsageError(f"--rerank {text}: three numbers needed, as in 20,6,0.3.") from None
+    return Rerank(*numbers)
+
+
+def _open(path: Path, domain: str | None) -> "Dataset":
+    """A dataset, of the given domain. Raises DataError."""
+    from fvrid_tools.dataset import open_dataset
+
+    from .config import DataError
+
+    dataset = open_dataset(path)
+    if domain not in (None, dataset.info["domain"]):
+        raise DataError(f"{path} is of the {dataset.info['domain']} domain, not {domain}; name another.")
+    return dataset
+
+
 @cli.command("eval")
 @click.option("--run", type=PATH, help="A run: its weights are scored, and the result joins its report.")
 @click.option("--weights", type=PATH, help="A weights file, instead of a run.")
 @click.option("--data", type=PATH, default="data/fvrid-syn", show_default=True, help="A dataset, split.")
 @click.option("--domain", type=click.Choice(("synthetic", "real")), help="Refuse a dataset of the other domain.")
-@click.option(
-    "--images",
-    type=click.Choice(("foggy", "clear", "defogged")),
-    default="foggy",
-    show_default=True,
-    help="What to embed.",
-)
-@click.option(
-    "--queries",
-    type=click.Choice(("one", "all")),
-    default="one",
-    show_default=True,
-    help="One a vehicle, as in the paper, or every test image in turn: steadier where vehicles are few.",
-)
-@click.option(
-    "--feature",
-    type=click.Choice(("after-bn", "before-bn")),
-    default="after-bn",
-    show_default=True,
-    help="What to rank by.",
-)
-@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ...")
-@click.option(
-    "--workers",
-    type=click.IntRange(min=0),
-    default=2,
-    show_default=True,
-    help="Processes that decode images.",
-)
+@click.option("--images", type=click.Choice(CONDITIONS), default="foggy", show_default=True, help="What to embed.")
+@click.option("--gallery-images", type=click.Choice(CONDITIONS), help="The same of the gallery.  [default: --images]")
+@_scoring_options
 @click.option("--json", "as_json", is_flag=True, help="Print everything about the result as JSON.")
 def evaluate(
     run: Path | None,
@@ -115,42 +186,94 @@ def evaluate(
     data: Path,
     domain: str | None,
     images: str,
-    queries: str,
-    feature: str,
-    device: str,
-    workers: int,
+    gallery_images: str | None,
+    scoring: "Scoring",
     as_json: bool,
 ) -> None:
-    """Score the ranking of a dataset's gallery: mAP, CMC and mINP, with the protocol."""
+    """Score the ranking of a dataset's gallery: mAP, CMC and mINP with 95 % intervals, and the protocol."""
     if (run is None) == (weights is None):
         raise click.UsageError("name either --run or --weights.")
-    from fvrid_tools.dataset import open_dataset
-
-    from .config import DataError
-
-    dataset = open_dataset(data)
-    if domain not in (None, dataset.info["domain"]):
-        raise DataError(f"{data} is of the {dataset.info['domain']} domain, not {domain}; name another --data.")
+    dataset = _open(data, domain)
     from . import processes
-    from .train import evaluate_run, evaluate_weights, pick_device
+    from .devices import pick_device
+    from .results import evaluate_run, evaluate_weights
 
-    options: dict[str, Any] = {
-        "condition": images,
-        "queries": queries,
-        "before_bn": feature == "before-bn",
-        "device": device,
-        "workers": workers,
-    }
-    with processes.joined(pick_device(device)):
+    with processes.joined(pick_device(scoring.device)):
         if run is not None:
-            result = evaluate_run(run, dataset, **options)
+            result = evaluate_run(run, dataset, images, gallery_images, scoring)
         else:
             assert weights is not None
-            result, _, _ = evaluate_weights(weights, dataset, **options)
+            result = evaluate_weights(weights, dataset, images, gallery_images, scoring)
         if processes.rank():
             return
     if as_json:
         click.echo(json.dumps(result.to_json(), indent=1))
-    else:
-        scores = "  ".join(f"{name} {100 * value:.2f}" for name, value in result.scores.items())
-        click.echo(f"{result.domain}, {result.images} (%): {scores}\n{result.protocol}; feature {result.feature}")
+        return
+    scores = "  ".join(
+        f"{name} {100 * value:.2f} [{100 * result.intervals[name][0]:.1f}, {100 * result.intervals[name][1]:.1f}]"
+        for name, value in result.scores.items()
+    )
+    click.echo(f"{result.domain}, {result.images} (%): {scores}\n{result.protocol}; feature {result.feature}")
+
+
+@cli.command()
+@click.option("--run", type=PATH, required=True, help="A run; results.json and results.html are written into it.")
+@click.option("--data", type=PATH, help="Synthetic dataset, split.")
+@click.option("--real", type=PATH, help="Real dataset, split.")
+@click.option(
+    "--betas",
+    default="0,0.4,0.8,1.2,1.6,2.4,3.2,5",
+    show_default=True,
+    metavar="BETA,...",
+    help="Fog to draw afresh, for the scores by visibility.",
+)
+@_scoring_options
+def report(run: Path, data: Path | None, real: Path | None, betas: str, scoring: "Scoring") -> None:
+    """Score a run under every condition and write RUN/results.html to look at.
+
+    Queries and gallery foggy, clear and defogged, in every combination; mAP and CMC@1 in thicker and thinner fog; PSNR
+    and SSIM of the defogged images; rank lists with the worst queries first; the embeddings in two dimensions. Prints
+    the scores as a row of the paper's Table 4.
+    """
+    if data is None and real is None:
+        raise click.UsageError("name --data, --real or both.")
+    try:
+        drawn = tuple(float(beta) for beta in betas.split(","))
+    except ValueError:
+        drawn = (-1.0,)
+    if not all(0 <= beta < 1e6 for beta in drawn):
+        raise click.UsageError(f"--betas {betas}: numbers from 0 on needed, as in 0,0.4,1.6.")
+    datasets = [_open(path, domain) for path, domain in ((data, "synthetic"), (real, "real")) if path is not None]
+    from . import processes
+    from .devices import pick_device
+    from .results import RESULTS_PAGE, study, summary_table
+    from .tables import as_text
+
+    with processes.joined(pick_device(scoring.device)):
+        found = study(run, datasets, scoring, drawn)
+        if processes.rank():
+            return
+    click.echo(as_text(summary_table(run, found)))
+    click.echo(f"{run / RESULTS_PAGE}")
+
+
+@cli.command()
+@click.argument("runs", nargs=-1, required=True, metavar="[NAME=]RUN...")
+@click.option("--like", type=click.Choice(("3", "4", "5")), default="4", show_default=True, help="The paper's table.")
+@click.option("--results", default="foggy", show_default=True, help="Which of a run's eval-<domain>-<results>.json.")
+@click.option("--intervals", is_flag=True, help="With 95 % intervals.")
+@click.option("--latex", is_flag=True, help="As a LaTeX tabular.")
+def table(runs: tuple[str, ...], like: str, results: str, intervals: bool, latex: bool) -> None:
+    """Print the stored scores of runs as the paper's Tables 3, 4 and 5 do: synthetic, real, and in 4 the difference."""
+    from . import tables
+
+    rows = []
+    for named in runs:
+        name, _, path = named.rpartition("=")
+        rows.append(tables.read_run(name or Path(path).resolve().name, Path(path), results))
+    cells = tables.table(rows, int(like), intervals)
+    click.echo(tables.as_latex(cells) if latex else tables.as_text(cells))
+
+
+for command in cli_images.COMMANDS:
+    cli.add_command(command)

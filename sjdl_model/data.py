@@ -159,13 +159,16 @@ def _leave_signals_to_the_trainer(worker: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
+Pick = Callable[[Sample], np.ndarray]  # of a sample -> (H, W, 3) uint8
+
+
 @dataclass(frozen=True)
 class ImageSet(Dataset[Tensor]):
     """Images of a dataset in order, resized and not augmented; `pick` says which picture of a sample."""
 
     data: FvridDataset
     size: int
-    pick: Callable[[Sample], np.ndarray]
+    pick: Pick
 
     def __len__(self) -> int:
         return len(self.data)

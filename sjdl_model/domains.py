@@ -5,10 +5,10 @@ from collections.abc import Iterable, Iterator
 from fvrid_tools.dataset import Dataset
 
 from . import processes
-from .checkpoint import Architecture
 from .config import ConfigError, DataError, Recipe
 from .data import Batch, TrainingSet, training_batches
 from .engine import Step, alternate
+from .network import Architecture
 from .samplers import PKSampler
 
 

@@ -1,6 +1,6 @@
-"""Embed the query and gallery images of a dataset and score the ranking."""
+"""Embed the test images of a dataset and score the ranking."""
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,12 +14,16 @@ from fvrid_tools.records import Row
 
 from . import data as images_of
 from . import processes
-from .config import DataError
-from .data import ImageSet, image_batches
-from .metrics import RetrievalScores, evaluate
+from .config import ConfigError, DataError
+from .data import ImageSet, Pick, image_batches
+from .metrics import RetrievalScores, check_matches, evaluate, evaluate_vehicleid, numbered
 from .network import SJDL
+from .rerank import Rerank
 
 BATCH = 64
+CPU = torch.device("cpu")
+CONDITIONS = ("foggy", "clear", "defogged")
+PROTOCOLS = ("auto", "camera-aware", "camera-less", "vehicleid")
 
 Progress = Callable[[int], None]
 
@@ -29,10 +33,14 @@ class Result:
     """Scores with everything one must know to compare them."""
 
     scores: dict[str, float]
+    intervals: dict[str, tuple[float, float]]  # 95 %, over the queries
+    cmc: list[float]
     domain: str
     images: str  # "foggy", "clear" or "defogged"
+    gallery_images: str  # the same
     feature: str
     queries: int
+    unmatched: int  # queries without a match, which no score counts
     gallery: int
     protocol: str
     data_sha256: str  # of the manifest
@@ -61,74 +69,152 @@ def embed(
     return np.concatenate(parts) if parts else np.empty((0, 0), np.float32)
 
 
-def evaluate_dataset(
-    net: SJDL,
-    dataset: Dataset,
-    size: int,
-    *,
-    images: str = "foggy",
-    queries: str = "one",
-    before_bn: bool = False,
-    workers: int = 0,
-    device: torch.device | None = None,
-    progress: Progress = lambda count: None,
-) -> tuple[Result, RetrievalScores]:
-    """Score the "query" and "gallery" splits of a dataset at size x size pixels.
+@dataclass(frozen=True, kw_only=True)
+class Embedder:
+    """How a network embeds the images of a dataset. The processes of torchrun embed a share each, and all have all."""
 
-    images: "foggy", "clear" (synthetic domain, and pairs) or "defogged".  queries: "one" a vehicle, the paper's
-    protocol, or "all": every test image in turn against all others.  `progress` counts images. The processes of
-    torchrun embed a share each, and all of them return the scores.
-    Raises DataError where a split is empty, or no query has a match.
+    net: SJDL
+    size: int  # pixels
+    before_bn: bool = False
+    workers: int = 0
+    device: torch.device = CPU
+    progress: Progress = lambda count: None
+
+    def __call__(self, data: Dataset, condition: str, pick: Pick | None = None) -> NDArray[np.float32]:
+        """(N, D) of a dataset's images in one of CONDITIONS, or as `pick` makes them of the samples."""
+        chosen = pick or (images_of.clear if condition == "clear" else images_of.foggy)
+        mine = data.take(data.rows[processes.share(len(data))])
+        found = embed(
+            self.net.to(self.device),
+            image_batches(ImageSet(mine, self.size, chosen), BATCH, self.workers, self.device),
+            defog=condition == "defogged",
+            before_bn=self.before_bn,
+            progress=self.progress,
+        )
+        return np.concatenate([share for share in processes.objects(found) if len(share)])
+
+
+class TestSet:
+    """The "query" and "gallery" images of a dataset, and how a ranking of them is scored. `data` holds the queries,
+    then the gallery; embeddings are of all of it."""
+
+    __test__ = False  # pytest is not to take it for tests
+
+    def __init__(self, dataset: Dataset, queries: str = "one", protocol: str = "auto") -> None:
+        """queries: "one" a vehicle, the paper's protocol, or "all": every test image in turn against all others.
+
+        protocol: "camera-aware" leaves out gallery images of the query's vehicle by the query's camera, "camera-less"
+        does not, "auto" does where cameras are known, "vehicleid" draws ten galleries (`metrics.evaluate_vehicleid`).
+        Raises DataError where a split is empty, no query has a match, or cameras are asked for and not known.
+        """
+        if protocol == "vehicleid" and queries == "all":
+            raise ConfigError("VehicleID's protocol chooses its own queries; leave --queries out.")
+        parts = {split: dataset.select(split=split) for split in ("query", "gallery")}
+        for split, part in parts.items():
+            if not len(part):
+                raise DataError(f"{dataset.folder} has no {split} images; run fvrid split {dataset.folder} first.")
+        rows = [*parts["query"].rows, *parts["gallery"].rows]
+        if protocol == "camera-aware" and all(row.camera_id is None for row in rows):
+            raise DataError(f"{dataset.folder} knows no cameras; use --protocol camera-less.")
+        self.data, self.protocol, self._every = dataset.take(rows), protocol, queries == "all"
+        first = len(parts["query"])
+        everything = slice(0, len(rows))
+        self.query = everything if self._every else slice(0, first)
+        self.gallery = everything if self._every else slice(first, len(rows))
+        places: list[Any] = [None if protocol in ("camera-less", "vehicleid") else _camera(row) for row in rows]
+        if self._every:  # an image is not to be found by itself: where its camera does not count, it is its own
+            places = [place or row.image_id for place, row in zip(places, rows, strict=True)]
+        self.labels = numbered([row.identity for row in rows], [])[0]
+        self.cameras = numbered(places, [])[0]
+        if protocol != "vehicleid":
+            check_matches(
+                *(self.labels[part] for part in (self.query, self.gallery)),
+                *(self.cameras[part] for part in (self.query, self.gallery)),
+            )
+
+    def score(
+        self, of_queries: NDArray[Any], of_gallery: NDArray[Any], rerank: Rerank | None = None
+    ) -> RetrievalScores:
+        """of_queries, of_gallery: (N, D) embeddings of all test images, as they are to serve as queries and gallery.
+
+        Raises DataError where they are not finite; ConfigError for VehicleID's protocol re-ranked or across conditions.
+        """
+        if self.protocol == "vehicleid":
+            if rerank or of_queries is not of_gallery:
+                raise ConfigError("VehicleID's protocol is for one condition, without re-ranking.")
+            return evaluate_vehicleid(of_queries, self.labels)
+        return evaluate(
+            of_queries[self.query],
+            of_gallery[self.gallery],
+            self.labels[self.query],
+            self.labels[self.gallery],
+            self.cameras[self.query].tolist(),
+            self.cameras[self.gallery].tolist(),
+            rerank=rerank,
+            rule=self._rule(),
+        )
+
+    def _rule(self) -> str | None:
+        if not self._every:
+            return None
+        if self.protocol == "camera-less" or all(row.camera_id is None for row in self.data.rows):
+            return "camera-less: of the query's vehicle only the query's own image left out"
+        rule = "camera-aware: gallery images of the query's vehicle by the query's camera left out"
+        if any(row.camera_id is None for row in self.data.rows):
+            rule += ", an image without a known camera counting as a camera of its own"
+        return rule
+
+    def result(
+        self, scores: RetrievalScores, images: str, gallery_images: str | None = None, *, before_bn: bool = False
+    ) -> Result:
+        """images, gallery_images: the conditions of queries and gallery."""
+        gallery_images = gallery_images or images
+        one = "a random image of each test vehicle is the query"
+        chosen = "every test image is a query against all others" if self._every else f"{one}, the rest gallery"
+        seen = f"{images} images" if images == gallery_images else f"{images} queries, {gallery_images} gallery"
+        said = [seen, chosen, scores.protocol] if self.protocol != "vehicleid" else [seen, scores.protocol]
+        return Result(
+            scores=scores.summary(),
+            intervals=scores.intervals(),
+            cmc=scores.cmc.tolist(),
+            domain=self.data.info["domain"],
+            images=images,
+            gallery_images=gallery_images,
+            feature="before BN" if before_bn else "after BN",
+            queries=len(scores.first_match),
+            unmatched=scores.unmatched,
+            gallery=len(self.labels[self.gallery]),
+            protocol="; ".join(said),
+            data_sha256=self.data.info["manifest_sha256"],
+        )
+
+
+def evaluate_dataset(
+    embedder: Embedder,
+    test: TestSet,
+    images: str = "foggy",
+    gallery_images: str | None = None,
+    rerank: Rerank | None = None,
+) -> Result:
+    """Score a test set. images: one of CONDITIONS, of the queries, and of the gallery where that is not named.
+
+    Raises DataError for clear images of a real dataset, and where embeddings are not finite.
     """
-    if images == "clear" and dataset.info["domain"] == "real" and not dataset.info.get("pairs"):
-        raise DataError(f"{dataset.folder} is real and has no clear images; name another --data or --images.")
-    device = device or torch.device("cpu")
-    parts = {split: dataset.select(split=split) for split in ("query", "gallery")}
-    for split, part in parts.items():
-        if not len(part):
-            raise DataError(f"{dataset.folder} has no {split} images; run fvrid split {dataset.folder} first.")
-    pick = images_of.clear if images == "clear" else images_of.foggy
-    embeddings = {}
-    for split, part in parts.items():
-        mine = part.take(part.rows[processes.share(len(part))])
-        batches = image_batches(ImageSet(mine, size, pick), BATCH, workers, device)
-        found = embed(net.to(device), batches, defog=images == "defogged", before_bn=before_bn, progress=progress)
-        embeddings[split] = np.concatenate([share for share in processes.objects(found) if len(share)])
-    rows = {split: list(part.rows) for split, part in parts.items()}
-    chosen = f"one random {images} image of each test vehicle is the query, the rest gallery"
-    if queries == "all":
-        both = np.concatenate([embeddings["query"], embeddings["gallery"]])
-        both_rows = rows["query"] + rows["gallery"]
-        rows = dict.fromkeys(rows, both_rows)
-        embeddings = dict.fromkeys(embeddings, both)
-        chosen = f"every {images} test image is a query against all others"
-        if any(row.camera_id is None for row in both_rows):
-            chosen += ", an image without a known camera counting as a camera of its own"
-    cameras: dict[str, list[Hashable]] = {split: [_camera(row) for row in part] for split, part in rows.items()}
-    if queries == "all":  # an image is not to be found by itself: where its camera is not known, it is its own
-        cameras = {
-            split: [camera or row.image_id for camera, row in zip(cameras[split], rows[split], strict=True)]
-            for split in rows
-        }
-    scores = evaluate(
-        embeddings["query"],
-        embeddings["gallery"],
-        [row.identity for row in rows["query"]],
-        [row.identity for row in rows["gallery"]],
-        cameras["query"],
-        cameras["gallery"],
-    )
-    result = Result(
-        scores=scores.summary(),
-        domain=dataset.info["domain"],
-        images=images,
-        feature="before BN" if before_bn else "after BN",
-        queries=len(rows["query"]),
-        gallery=len(rows["gallery"]),
-        protocol=f"{chosen}; {scores.protocol}",
-        data_sha256=dataset.info["manifest_sha256"],
-    )
-    return result, scores
+    conditions = list(dict.fromkeys((images, gallery_images or images)))
+    check_conditions(test.data, conditions)
+    found = {condition: embedder(test.data, condition) for condition in conditions}
+    scores = test.score(found[conditions[0]], found[conditions[-1]], rerank)
+    return test.result(scores, images, gallery_images, before_bn=embedder.before_bn)
+
+
+def check_conditions(data: Dataset, conditions: Iterable[str]) -> None:
+    """Raises DataError for clear images that a dataset does not have."""
+    if "clear" in conditions and not has_clear(data):
+        raise DataError(f"{data.folder} is real and has no clear images; name another --data or --images.")
+
+
+def has_clear(data: Dataset) -> bool:
+    return bool(data.info["domain"] == "synthetic" or data.info.get("pairs"))
 
 
 def _camera(row: Row) -> tuple[str, str] | None:

@@ -1,13 +1,20 @@
 """SJDL: one backbone whose shallow stages (CFSM) serve two branches, re-identification and defogging (Fig. 2)."""
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
+import safetensors
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from .backbone import Backbone
+from .config import DataError
 from .firm import FIRM
+
+WEIGHTS = "weights.safetensors"
 
 Gather = Callable[[Tensor], Tensor]  # (B, ...) -> (N * B, ...) of N processes
 
@@ -55,6 +62,15 @@ class SJDL(nn.Module):
         self.neck.bias.requires_grad_(False)  # Luo et al. 2019: a bias would move the embedding off the origin
         self.classifier_synthetic = _classifier(dim, num_synthetic)
         self.classifier_real = _classifier(dim, num_real) if num_real else None
+        self.image_size: int | None = None  # pixels, of the images it was trained on, where that is known
+
+    @staticmethod
+    def from_pretrained(folder: str | Path) -> "SJDL":
+        """The network that `sjdl train` left in a folder, in eval mode; it was trained on images of `image_size`.
+
+        Raises DataError where there is none.
+        """
+        return load_network(Path(folder))[0]
 
     def forward(self, foggy: Tensor, defog: bool = True, gather: Gather = as_it_is) -> SJDLOutput:
         """foggy: (B, 3, H, W) float in [0, 1]; H and W multiples of 32, else ValueError.
@@ -100,3 +116,43 @@ def _classifier(dim: int, vehicles: int) -> nn.Linear:
     with torch.no_grad():
         classifier.weight.normal_(std=0.001)
     return classifier
+
+
+class Architecture(NamedTuple):
+    """What it takes to make the network that weights belong to, and the size it was trained at."""
+
+    num_synthetic: int
+    num_real: int
+    backbone: str
+    shared_stage: int
+    last_stride: int
+    image_size: int
+
+    def build(self, pretrained: bool | str = False) -> SJDL:
+        return SJDL(
+            self.num_synthetic,
+            self.num_real,
+            self.backbone,
+            self.shared_stage,
+            last_stride=self.last_stride,
+            pretrained=pretrained,
+        )
+
+
+def load_network(path: Path) -> tuple[SJDL, Architecture]:
+    """The network of a weights file, or of a folder that holds one (WEIGHTS), in eval mode.
+
+    Raises DataError where there is none, it is not one of ours, or its tensors are not of the architecture it names.
+    """
+    path = path / WEIGHTS if path.is_dir() else path
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            architecture = Architecture(**json.loads(file.metadata()["sjdl"]))
+        net = architecture.build()
+        net.load_state_dict(load_file(path))
+        net.image_size = architecture.image_size
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such weights file; train first, or name another.") from None
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
+        raise DataError(f"{path}: not weights of an SJDL network ({str(error).splitlines()[0][:120]}).") from None
+    return net.eval(), architecture

@@ -23,10 +23,6 @@ RECIPE = "recipe.toml"
 _GAP = 6  # pixels between pictures
 
 
-def result_path(run: Path, domain: str, condition: str, queries: str = "one") -> Path:
-    return run / f"eval-{domain}-{condition}{'-all-queries' if queries == 'all' else ''}.json"
-
-
 @torch.inference_mode()
 def write_examples(run: Path, net: SJDL, data: Dataset, size: int, device: torch.device, count: int = 6) -> None:
     """Write examples-<domain>.jpg: clear | depth | foggy | defogged (real: foggy | defogged), a row an image.

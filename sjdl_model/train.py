@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -22,23 +21,21 @@ from fvrid_tools.dataset import Dataset
 from fvrid_tools.files import make_folder, write_atomic
 
 from . import processes
+from .card import write_card
 from .checkpoint import (
     CHECKPOINT,
-    WEIGHTS,
-    Architecture,
     git_revision,
     load_checkpoint,
-    load_network,
     save_checkpoint,
     save_weights,
     versions,
 )
-from .config import ConfigError, DataError, Recipe, from_toml, same_run, to_toml
+from .config import DataError, Recipe, from_toml, same_run, to_toml
+from .devices import pick_device, set_precision
 from .domains import Domains
 from .engine import Clock, EpochLog, NotFiniteError, Step, Trainer, train_steps
-from .evaluate import Result, evaluate_dataset
 from .network import SJDL
-from .report import METRICS, RECIPE, result_path, write_examples, write_report
+from .report import METRICS, RECIPE, write_examples, write_report
 from .schedule import in_warmup
 from .watch import Watch, verdict
 
@@ -47,23 +44,6 @@ NOT_FINITE = "not-finite.json"
 
 class TerminatedError(Exception):
     """The run was asked to end by SIGTERM; its checkpoint is written."""
-
-
-def pick_device(name: str) -> torch.device:
-    """The device of this process: of several on a machine, each takes a GPU of its own.
-
-    Raises ConfigError where torch does not know the device or it is not there.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and "LOCAL_RANK" in os.environ:
-        name = f"cuda:{os.environ['LOCAL_RANK']}"
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"device = {name!r} cannot be used ({str(error).splitlines()[0]}).") from None
-    return device
 
 
 def train(data: Dataset, real: Dataset | None, recipe: Recipe, run: Path, *, resume: bool = False) -> None:
@@ -264,14 +244,7 @@ class _Run:
         for dataset in self._datasets:
             write_examples(self._folder, self._net, dataset, self._recipe.image_size, self._device)
         write_report(self._folder)
-
-
-def set_precision(precision: str, device: torch.device) -> None:
-    """Of products on a GPU: float32 is to be float32, and torch lets convolutions use TF32 unless told otherwise."""
-    if device.type == "cuda":
-        torch.set_float32_matmul_precision("highest" if precision == "float32" else "high")
-        torch.backends.cudnn.allow_tf32 = precision != "float32"
-        torch.backends.cudnn.benchmark = True  # images are of one size
+        write_card(self._folder)
 
 
 def _prepared(net: SJDL, device: torch.device) -> SJDL:
@@ -290,47 +263,3 @@ def _check_finite(net: SJDL, size: int, device: torch.device) -> None:
     out = net.eval()(torch.full((1, 3, size, size), 0.5, device=device))
     if not all(tensor is None or torch.isfinite(tensor).all() for tensor in out):
         raise FloatingPointError("the last update broke the weights (outputs are not finite); lower lr.")
-
-
-def evaluate_weights(
-    weights: Path,
-    data: Dataset,
-    *,
-    condition: str,
-    queries: str = "one",
-    before_bn: bool = False,
-    device: str = "auto",
-    workers: int = 0,
-) -> tuple[Result, SJDL, Architecture]:
-    """Score a weights file on a dataset, with a progress bar on stderr."""
-    net, architecture = load_network(weights)
-    set_precision("float32", pick_device(device))
-    tested = sum(row.split in ("query", "gallery") for row in data.rows) // processes.count()
-    quiet = True if processes.rank() else None
-    with tqdm(total=tested, desc="embed", unit=" images", disable=quiet, leave=False) as bar:
-        result, _ = evaluate_dataset(
-            net,
-            data,
-            architecture.image_size,
-            images=condition,
-            queries=queries,
-            before_bn=before_bn,
-            workers=workers,
-            device=pick_device(device),
-            progress=bar.update,
-        )
-    return result, net, architecture
-
-
-def evaluate_run(run: Path, data: Dataset, *, condition: str, queries: str = "one", **options: Any) -> Result:
-    """Score a run's weights on a dataset, store the result beside them and write the report anew.
-
-    options: those of `evaluate_weights`.
-    """
-    result, net, architecture = evaluate_weights(run / WEIGHTS, data, condition=condition, queries=queries, **options)
-    if processes.rank() == 0:
-        path = result_path(run, result.domain, condition, queries)
-        write_atomic(path, json.dumps(result.to_json(), indent=1) + "\n")
-        write_examples(run, net, data, architecture.image_size, pick_device(options.get("device", "auto")))
-        write_report(run)
-    return result

@@ -79,13 +79,12 @@ def test_the_order_of_the_gallery_changes_nothing() -> None:
     assert np.array_equal(one.cmc, other.cmc)
 
 
-def test_names_and_tensors_of_any_kind_are_taken() -> None:
+def test_tensors_of_any_kind_and_names_of_cameras_are_taken() -> None:
     query, gallery = (
         torch.tensor([[0.0]], requires_grad=True),
         torch.tensor([[1.0], [2.0], [3.0]], dtype=torch.bfloat16),
     )
-    ids = [("s", "x")], [("s", "x"), ("s", "y"), ("s", "x")]
-    scores = metrics.evaluate(query, gallery, *ids, ["cam_a"], ["cam_a", None, "cam_b"])
+    scores = metrics.evaluate(query, gallery, [7.0], [7, 8, 7], ["cam_a"], ["cam_a", None, "cam_b"])
     assert scores.mAP == pytest.approx(1 / 2)
     numbers = metrics.evaluate(query, gallery, torch.tensor([7]), np.array([7, 8, 7]), [1.0], [1.0, math.nan, 2.0])
     assert numbers.mAP == scores.mAP
@@ -98,14 +97,17 @@ def test_neither_scale_nor_offset_change_the_scores(scale: float, offset: float)
     rows = rng.normal(size=(20, 64))[ids] + 2 * rng.normal(size=(400, 64))
     plain = metrics.evaluate(rows[:100], rows[100:], ids[:100], ids[100:])
     moved = rows * scale + offset
-    assert metrics.evaluate(moved[:100], moved[100:], ids[:100], ids[100:]).mAP == pytest.approx(plain.mAP, abs=1e-5)
+    assert metrics.evaluate(moved[:100], moved[100:], ids[:100], ids[100:]).mAP == pytest.approx(plain.mAP, abs=1e-12)
 
 
 def test_the_protocol_is_told() -> None:
     pair = ([[0.0], [1.0]], [[0.0], [1.0]], [0, 5], [0, 1])
     assert "1 of 2 queries have a match among 2" in metrics.evaluate(*pair).protocol
-    assert "cameras not known" in metrics.evaluate(*pair).protocol
-    assert "camera left out, ties" in metrics.evaluate(*pair, [1, 1], [2, 2]).protocol
+    assert "(1 without one not counted)" in metrics.evaluate(*pair).protocol
+    assert metrics.evaluate(*pair).unmatched == 1
+    assert metrics.evaluate(*pair).protocol.startswith("camera-less: cameras not known")
+    assert metrics.evaluate(*pair, [1, 1], [2, 2]).protocol.startswith("camera-aware: ")
+    assert "where both cameras are known" not in metrics.evaluate(*pair, [1, 1], [2, 2]).protocol
     assert "where both cameras are known" in metrics.evaluate(*pair, [1, None], [2, 2]).protocol
     assert np.isnan(metrics.evaluate(*pair).average_precision).tolist() == [False, True]
 
@@ -119,6 +121,12 @@ def test_the_protocol_is_told() -> None:
         (([[0.0]], [[1.0]], [0], [0], [1], [1, 2]), "as many ids and cameras"),
         (([[np.nan]], [[1.0]], [0], [0]), "not finite"),
         (([[0.0]], [[1.0]], [0, 1], [0]), "as many ids"),
+        (([[0.0]], [[1.0], [2.0]], [0], [0, 0]), "one vehicle only"),
+        (([[0.0]], [[1.0], [2.0]], ["a"], ["a", "b"]), "the query ids are not whole numbers"),
+        (([[0.0]], [[1.0], [2.0]], [0], [0, 1.5]), "the gallery ids are not whole numbers"),
+        (([[0.0]], [[1.0], [2.0]], [np.nan], [0, 1]), "the query ids are not whole numbers"),
+        (([[0.0]], [["x"], ["y"]], [0], [0, 1]), "not numbers"),
+        (([[0.0]], [[1.0], [2.0]], [0], [0, 1], [3], [3, 4]), "no query has a match"),
     ],
 )
 def test_what_cannot_be_scored_is_said(arguments: tuple[object, ...], words: str) -> None:
@@ -129,3 +137,68 @@ def test_what_cannot_be_scored_is_said(arguments: tuple[object, ...], words: str
 def test_scores_name_their_ranks() -> None:
     scores = metrics.evaluate([[0.0]], [[0.0], [1.0]], [0], [0, 1])
     assert scores.summary() == {"mAP": 1, "CMC@1": 1, "CMC@5": 1, "CMC@10": 1, "mINP": 1}
+
+
+def test_distances_that_float32_cannot_tell_apart_are_ordered_as_in_float64() -> None:
+    """A right and a wrong image nearly as far: float32 puts some of them the wrong way round, float64 none."""
+    rng = np.random.default_rng(1)
+    query, ids = rng.normal(size=(200, 64)), np.arange(200)
+    step = rng.normal(size=(200, 64))
+    step /= np.linalg.norm(step, axis=1, keepdims=True)
+    turned = np.roll(step, 1, axis=1)
+    nearer = rng.random(200) < 0.5
+    right, wrong = query + step, query + turned * np.where(nearer, 1 - 1e-8, 1 + 1e-8)[:, None]
+    gallery = np.concatenate([right, wrong])
+    scores = metrics.evaluate(query, gallery, ids, np.concatenate([ids, ids + 200]))
+    assert scores.first_match.tolist() == np.where(nearer, 2, 1).tolist()
+    many = metrics.evaluate(
+        query, np.concatenate([gallery, gallery[:3] * 1e6]), ids, np.r_[ids, ids + 200, 500, 501, 502]
+    )
+    assert many.first_match.tolist() == scores.first_match.tolist()  # far ones leave float32 fewer digits still
+
+
+def test_a_collapsed_network_is_all_ties() -> None:
+    scores = metrics.evaluate(np.ones((3, 8)), np.ones((90, 8)), [0, 1, 2], np.arange(90) % 3)
+    assert scores.first_match.tolist() == [61, 61, 61]  # 60 wrong ones come before
+
+
+def test_multiplied_by_torch_as_by_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The path of a GPU, on the CPU."""
+    rng = np.random.default_rng(0)
+    ids = rng.integers(0, 20, 700)
+    rows = rng.normal(size=(20, 32))[ids] + rng.normal(size=(700, 32))
+    plain = metrics.evaluate(rows[:90], rows[90:], ids[:90], ids[90:])
+    monkeypatch.setattr(metrics, "gpu", lambda: torch.device("cpu"))
+    assert metrics.evaluate(rows[:90], rows[90:], ids[:90], ids[90:]).mAP == plain.mAP
+
+
+def test_intervals_hold_the_mean_and_narrow_with_more_queries() -> None:
+    rng = np.random.default_rng(0)
+    ids = rng.integers(0, 30, 1200)
+    rows = rng.normal(size=(30, 8))[ids] + rng.normal(size=(1200, 8))
+    few, many = (metrics.evaluate(rows[:n], rows[n:], ids[:n], ids[n:]) for n in (50, 400))
+    for scores in (few, many):
+        for name, (low, high) in scores.intervals().items():
+            assert low <= scores.summary()[name] <= high
+    # of a mean: 1.96 standard errors to either side
+    low, high = many.intervals()["mAP"]
+    assert high - low == pytest.approx(2 * 1.96 * many.average_precision.std() / math.sqrt(400), rel=0.1)
+    low, high = few.intervals()["mAP"]
+    assert high - low == pytest.approx(2 * 1.96 * few.average_precision.std() / math.sqrt(50), rel=0.15)
+    assert many.intervals() == many.intervals()
+
+
+def test_vehicleid_takes_one_image_a_vehicle_in_each_of_ten_folds() -> None:
+    # vehicles at 0 and 10: with any draw each query's own vehicle is nearest
+    rows = np.array([[0.0], [0.1], [0.2], [10.0], [10.1]])
+    scores = metrics.evaluate_vehicleid(rows, [4, 4, 4, 9, 9])
+    assert scores.mAP == scores.cmc[0] == 1
+    assert len(scores.first_match) == 10 * 3
+    assert scores.protocol.startswith("VehicleID: mean of 10 folds")
+    assert "2 vehicles is the gallery and the other 3 are queries" in scores.protocol
+    # an image that is nearer to the other vehicle is wrong in the folds in which it is a query
+    rows = np.array([[0.0], [9.0], [10.0], [10.1]])
+    scores = metrics.evaluate_vehicleid(rows, [4, 4, 9, 9], folds=200)
+    assert scores.cmc[0] == pytest.approx(3 / 4, abs=0.05)  # of the two queries one is always right, one half the time
+    with pytest.raises(ValueError, match="no query has a match"):
+        metrics.evaluate_vehicleid(rows, [1, 2, 3, 4])

@@ -12,7 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sjdl_model.checkpoint import WEIGHTS, load_checkpoint
+from sjdl_model.checkpoint import load_checkpoint
+from sjdl_model.network import WEIGHTS
 from sjdl_model.report import METRICS
 
 OFF = {f"weights.{term}": 0 for term in ("color_entropy", "dark_channel", "total_variation", "self_constraint")}

@@ -11,7 +11,8 @@ from sjdl_model import SJDL
 from sjdl_model.config import read_recipe
 from sjdl_model.data import Batch
 from sjdl_model.engine import Trainer
-from sjdl_model.train import evaluate_run, train
+from sjdl_model.results import evaluate_run
+from sjdl_model.train import train
 
 # Every term of ten steps: seed 0, ResNet-18 from random weights, p = 3, k = 2 at 64 pixels, recipe demo.
 GOLDEN: dict[str, list[float]] = {
@@ -116,7 +117,7 @@ def test_twelve_vehicles_are_learned_by_heart(built: Path, tmp_path: Path) -> No
         row._replace(split="query" if row.image_id == first[row.identity] else "gallery", camera_id=None)
         for row in data.rows
     ]
-    result = evaluate_run(tmp_path / "run", data.take(rows), condition="foggy", device="cpu")
+    result = evaluate_run(tmp_path / "run", data.take(rows))
     assert result.queries == 12
     assert result.scores["mAP"] == 1.0
 

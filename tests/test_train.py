@@ -15,16 +15,17 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import fvrid_tools
-from sjdl_model.checkpoint import WEIGHTS, load_checkpoint, load_network, save_checkpoint
+from sjdl_model.checkpoint import load_checkpoint, save_checkpoint
 from sjdl_model.config import ConfigError, DataError, Recipe, read_recipe
 from sjdl_model.data import ImageSet, TrainingSet, foggy, image_batches
 from sjdl_model.engine import Step, Trainer
-from sjdl_model.evaluate import embed, evaluate_dataset
-from sjdl_model.network import SJDL, SJDLOutput
+from sjdl_model.evaluate import Embedder, TestSet, embed, evaluate_dataset
+from sjdl_model.network import SJDL, WEIGHTS, SJDLOutput, load_network
 from sjdl_model.objectives import run_network, terms, total
 from sjdl_model.report import METRICS, REPORT
+from sjdl_model.results import Scoring, evaluate_run
 from sjdl_model.samplers import PKSampler
-from sjdl_model.train import TerminatedError, evaluate_run, train
+from sjdl_model.train import TerminatedError, train
 
 QUICK = [
     "backbone=resnet18",
@@ -215,28 +216,31 @@ def test_a_run_is_not_overwritten(trained: Path, built: Path) -> None:
 
 def test_weights_give_the_same_scores_in_a_fresh_network(trained: Path, built: Path) -> None:
     data = fvrid_tools.open_dataset(built)
-    first = evaluate_run(trained, data, condition="foggy", before_bn=False, device="cpu", workers=0)
+    first = evaluate_run(trained, data)
     net, architecture = load_network(trained / WEIGHTS)
-    second, _ = evaluate_dataset(net, data, architecture.image_size)
+    second = evaluate_dataset(Embedder(net=net, size=architecture.image_size), TestSet(data))
     assert first == second
-    assert "one random foggy image of each test vehicle" in first.protocol
+    assert "foggy images; a random image of each test vehicle is the query" in first.protocol
     assert "3 of 3 queries" in first.protocol
-    assert json.loads((trained / "eval-synthetic-foggy.json").read_text()) == first.to_json()
+    stored = json.loads((trained / "eval-synthetic-foggy.json").read_text())
+    assert stored == json.loads(json.dumps(first.to_json()))
     assert f"{100 * first.scores['mAP']:.2f}" in (trained / REPORT).read_text()
 
 
 @pytest.mark.parametrize("condition", ["clear", "defogged"])
 def test_other_conditions_are_other_images(trained: Path, built: Path, condition: str) -> None:
     net, _ = load_network(trained / WEIGHTS)
-    result, scores = evaluate_dataset(net, fvrid_tools.open_dataset(built), 32, images=condition)
-    assert result.images == condition
-    assert 0 < scores.mAP <= 1
+    test, embedder = TestSet(fvrid_tools.open_dataset(built)), Embedder(net=net, size=32)
+    result = evaluate_dataset(embedder, test, condition)
+    assert result.images == result.gallery_images == condition
+    assert 0 < result.scores["mAP"] <= 1
+    assert not np.allclose(embedder(test.data, condition), embedder(test.data, "foggy"), atol=1e-3)
 
 
 def test_real_images_have_no_clear_ones(trained: Path, built_real: Path) -> None:
     net, _ = load_network(trained / WEIGHTS)
     with pytest.raises(DataError, match="has no clear images"):
-        evaluate_dataset(net, fvrid_tools.open_dataset(built_real), 32, images="clear")
+        evaluate_dataset(Embedder(net=net, size=32), TestSet(fvrid_tools.open_dataset(built_real)), "clear")
 
 
 def test_without_weights_of_the_image_terms_no_firm_is_run(built: Path) -> None:
@@ -347,7 +351,7 @@ def test_training_on_real_photographs_beats_an_untrained_network(real_images: Pa
     for epochs in (0, 8):
         folder = run(tmp_path / "syn", None, tmp_path / str(epochs), *changes, f"epochs={epochs}")
         data = fvrid_tools.open_dataset(tmp_path / "syn")
-        result = evaluate_run(folder, data, condition="foggy", before_bn=False, device="cpu", workers=0)
+        result = evaluate_run(folder, data)
         scores[epochs] = result.scores["mAP"]
     assert scores[8] > scores[0] + 0.05
 
@@ -391,7 +395,7 @@ def test_every_test_image_can_be_a_query(trained: Path, built: Path, cameras: bo
     data = whole.take(rows if cameras else [row._replace(camera_id=None) for row in rows])
     net, architecture = load_network(trained / "weights.safetensors")
     size = architecture.image_size
-    result, _ = evaluate_dataset(net, data, size, queries="all")
+    result = evaluate_dataset(Embedder(net=net, size=size), TestSet(data, queries="all"))
 
     found = embed(net, image_batches(ImageSet(data, size, foggy), 64, 0, torch.device("cpu"))).astype(np.float64)
     precisions = []
@@ -405,11 +409,11 @@ def test_every_test_image_can_be_a_query(trained: Path, built: Path, cameras: bo
             precisions.append(np.mean([(n + 1) / (rank + 1) for n, rank in enumerate(hits)]))
     assert result.scores["mAP"] == pytest.approx(np.mean(precisions), abs=1e-6)
     assert (result.queries, result.gallery) == (len(rows), len(rows))
-    assert "every foggy test image is a query" in result.protocol
-    assert ("an image without a known camera" in result.protocol) != cameras
+    assert "every test image is a query" in result.protocol
+    assert ("camera-aware" in result.protocol) == cameras
 
 
 def test_scores_of_all_queries_are_kept_by_themselves(trained: Path, built: Path) -> None:
     data = fvrid_tools.open_dataset(built)
-    evaluate_run(trained, data, condition="foggy", queries="all", before_bn=False, device="cpu", workers=0)
+    evaluate_run(trained, data, scoring=Scoring(queries="all"))
     assert (trained / "eval-synthetic-foggy-all-queries.json").exists()

@@ -1,0 +1,143 @@
+"""One network under every condition: images of queries and gallery, thick and thin fog, worth of its defogging."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torchmetrics.functional.image as image_metrics
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fvrid_tools import add_fog, images
+from fvrid_tools.dataset import Dataset, Sample
+
+from . import data as images_of
+from .data import ImageSet, image_batches
+from .evaluate import BATCH, CONDITIONS, Embedder, Result, TestSet, has_clear
+from .metrics import bootstrap
+from .rerank import Rerank
+
+BETAS = (0.0, 0.4, 0.8, 1.2, 1.6, 2.4, 3.2, 5.0)  # the paper's range, and beyond it what its Fig. 4 shows
+_FARTHEST = 81  # metres at d = 1
+_LOOKED_AT = 64  # images for the mean transmission
+
+
+@dataclass(frozen=True)
+class InFog:
+    """A sample's clear image in fog of a given beta, in the sample's own airlight (Eq. 1)."""
+
+    beta: float  # per unit of d
+
+    def __call__(self, sample: Sample) -> NDArray[np.uint8]:
+        """-> (H, W, 3) uint8. Of the synthetic domain."""
+        clear = images_of.clear(sample)
+        if sample.depth is None or not self.beta:
+            return clear
+        return images.to_uint8(add_fog(clear.astype(np.float32) / 255, sample.depth, self.beta, sample.airlight))
+
+
+def conditions_of(data: Dataset, defogs: bool = True) -> list[str]:
+    """Those of CONDITIONS that a dataset has images for; "defogged" where the network's FIRM is of use."""
+    absent = {"clear": not has_clear(data), "defogged": not defogs}
+    return [condition for condition in CONDITIONS if not absent.get(condition)]
+
+
+def matrix(
+    embedder: Embedder, test: TestSet, defogs: bool = True, rerank: Rerank | None = None
+) -> tuple[list[Result], dict[str, NDArray[np.float32]]]:
+    """Score every condition of the queries against every condition of the gallery.
+
+    -> results, queries' conditions varying slowest, and by condition the (N, D) embeddings of `test.data`. VehicleID's
+    protocol has one condition at a time.
+    """
+    found = {condition: embedder(test.data, condition) for condition in conditions_of(test.data, defogs)}
+    results = [
+        test.result(test.score(found[one], found[other], rerank), one, other, before_bn=embedder.before_bn)
+        for one in found
+        for other in found
+        if one == other or test.protocol != "vehicleid"
+    ]
+    return results, found
+
+
+def visibility_curve(
+    embedder: Embedder, test: TestSet, betas: tuple[float, ...] = BETAS, rerank: Rerank | None = None
+) -> list[dict[str, Any]]:
+    """Score the test images in fog drawn afresh with each beta, queries and gallery alike; beta 0 is the clear image.
+
+    -> a point a beta: "beta", "visibility_m", "transmission" (mean of t = exp(-beta d) over the pixels) and the result.
+    Of synthetic datasets.
+    """
+    spaced = np.linspace(0, len(test.data) - 1, min(_LOOKED_AT, len(test.data))).round().astype(int)
+    depths = [sample.depth for i in spaced if (sample := test.data[int(i)]).depth is not None]
+    points = []
+    for beta in betas:
+        found = embedder(test.data, "foggy", InFog(beta))
+        scores = test.score(found, found, rerank)
+        points.append(
+            {
+                "beta": beta,
+                "visibility_m": visibility(beta),
+                "transmission": float(np.mean([np.exp(-beta * depth).mean() for depth in depths])),
+                **test.result(scores, "foggy", before_bn=embedder.before_bn).to_json(),
+            }
+        )
+    return points
+
+
+def visibility(beta: float) -> float:
+    """Metres at which 5 % of the contrast is left (the meteorological optical range, WMO No. 8), where distance is
+    stored as d = log(z / 1 m) / log(81): exp(-beta d) = 1/20. Infinite without fog."""
+    exponent = math.log(20) / beta if beta else math.inf
+    return math.inf if exponent > 100 else _FARTHEST**exponent
+
+
+@torch.inference_mode()
+def defogging_quality(embedder: Embedder, data: Dataset, defogs: bool = True) -> dict[str, dict[str, Any]]:
+    """PSNR (dB) and SSIM against the clear images, of "foggy" and "defogged" images at the network's size.
+
+    -> {"foggy": {"psnr": mean, "psnr_interval": (low, high), "ssim": ...}, ...}; means of the images' own values.
+    """
+    every: dict[str, list[NDArray[np.float64]]] = {}
+    for foggy, clear in _pairs(embedder, data):
+        shown = {"foggy": foggy, **({"defogged": embedder.net.defog(foggy).float()} if defogs else {})}
+        for name, image in shown.items():
+            for measure, values in (("psnr", _psnr(image, clear)), ("ssim", _ssim(image, clear))):
+                every.setdefault(f"{name} {measure}", []).append(values.double().cpu().numpy())
+        embedder.progress(len(foggy))
+    found: dict[str, dict[str, Any]] = {}
+    for name, parts in every.items():
+        condition, measure = name.split()
+        of_images = np.concatenate(parts)
+        ((low, high),) = bootstrap(of_images[:, None]).T
+        found.setdefault(condition, {}).update(
+            {measure: float(of_images.mean()), f"{measure}_interval": (float(low), float(high))}
+        )
+    return found
+
+
+def _pairs(embedder: Embedder, data: Dataset) -> Iterator[tuple[Tensor, Tensor]]:
+    """(B, 3, S, S) foggy and clear, in [0, 1]."""
+    embedder.net.to(embedder.device).eval()
+    foggy, clear = (
+        image_batches(ImageSet(data, embedder.size, pick), BATCH, embedder.workers, embedder.device)
+        for pick in (images_of.foggy, images_of.clear)
+    )
+    yield from zip(foggy, clear, strict=True)
+
+
+def _psnr(image: Tensor, clear: Tensor) -> Tensor:
+    """(B,) dB; at most 100, where the images are the same."""
+    return image_metrics.peak_signal_noise_ratio(
+        image, clear, data_range=1.0, reduction="none", dim=(1, 2, 3)
+    ).clamp_max(100)
+
+
+def _ssim(image: Tensor, clear: Tensor) -> Tensor:
+    """(B,)."""
+    found = image_metrics.structural_similarity_index_measure(image, clear, data_range=1.0, reduction="none")
+    assert isinstance(found, Tensor)
+    return found

@@ -1,0 +1,32 @@
+"""The device that a process computes on, and how exact its products are."""
+
+import os
+
+import torch
+
+from .config import ConfigError
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of this process: of several on a machine, each takes a GPU of its own.
+
+    Raises ConfigError where torch does not know the device or it is not there.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and "LOCAL_RANK" in os.environ:
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device = {name!r} cannot be used ({str(error).splitlines()[0]}).") from None
+    return device
+
+
+def set_precision(precision: str, device: torch.device) -> None:
+    """Of products on a GPU: float32 is to be float32, and torch lets convolutions use TF32 unless told otherwise."""
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("highest" if precision == "float32" else "high")
+        torch.backends.cudnn.allow_tf32 = precision != "float32"
+        torch.backends.cudnn.benchmark = True  # images are of one size

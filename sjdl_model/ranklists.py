@@ -1,0 +1,126 @@
+"""Pictures of what a ranking found: rank lists (Fig. 5), and the embeddings in two dimensions."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.manifold import TSNE
+
+from fvrid_tools import page
+from fvrid_tools.dataset import Dataset
+
+from .distances import Euclidean, embeddings
+from .evaluate import TestSet
+
+RANKS = 10
+LISTS = 60  # of a page: half of them the worst, the others evenly spaced over what is left
+VEHICLES = 20  # of the picture in two dimensions: those with most images
+PICTURE = 96  # pixels
+_JUNK = 3  # images of the query's own camera that are shown at most
+
+
+@dataclass(frozen=True)
+class Shown:
+    """An image in a list. mark: "query", "right", "wrong", or "junk", which the protocol leaves out."""
+
+    image_id: str
+    vehicle: str
+    camera: str
+    picture: str  # a data URI
+    mark: str
+    rank: int  # 0 of a query and of junk
+    distance: float
+
+
+@dataclass(frozen=True)
+class RankList:
+    query: Shown
+    matches: list[Shown]
+    average_precision: float  # nan where the query has no match
+    first_match: int  # rank, 0 where there is none
+
+
+def rank_lists(test: TestSet, found: NDArray[np.float32], size: int, lists: int = LISTS) -> list[RankList]:
+    """Of up to `lists` queries, worst first, those without a match last.
+
+    found: (N, D) embeddings of `test.data`.  size: pixels, of the square images that the network sees.
+    """
+    if test.protocol == "vehicleid":  # whose galleries are drawn anew in each fold: shown as if cameras were not known
+        test = TestSet(test.data, "all", "camera-less")
+    every = np.arange(len(test.data))
+    query, gallery = every[test.query], every[test.gallery]
+    scores = test.score(found, found)
+    order = np.argsort(np.where(np.isnan(scores.average_precision), 2, scores.average_precision), kind="stable")
+    worst, rest = order[: lists // 2], order[lists // 2 :]
+    spaced = np.unique(np.linspace(0, len(rest) - 1, min(lists - len(worst), len(rest))).round().astype(int))
+    chosen = np.concatenate([worst, rest[spaced]])
+    rows = embeddings(found, "test")
+    euclidean = Euclidean(rows[query[chosen]], rows[gallery])
+    made = []
+    for i, row in euclidean.rows():
+        q = int(query[chosen[i]])
+        near = np.argsort(row, kind="stable")[: RANKS + len(test.data)]
+        distances = np.sqrt(euclidean.squared(i, row))
+        made.append(
+            RankList(
+                query=_shown(test.data, q, size, "query", 0, 0.0),
+                matches=_matches(test, q, gallery[near], distances[near], size),
+                average_precision=float(scores.average_precision[chosen[i]]),
+                first_match=int(scores.first_match[chosen[i]]),
+            )
+        )
+    return made
+
+
+def _matches(
+    test: TestSet, query: int, near: NDArray[np.intp], distances: NDArray[np.float64], size: int
+) -> list[Shown]:
+    """The first RANKS that count, and what of the left out lies among them."""
+    shown: list[Shown] = []
+    rank = junk = 0
+    for i, distance in zip(near.tolist(), distances.tolist(), strict=True):
+        if i == query:
+            continue
+        same = test.labels[i] == test.labels[query]
+        if same and test.cameras[i] == test.cameras[query] >= 0:
+            junk += 1
+            if junk <= _JUNK:
+                shown.append(_shown(test.data, i, size, "junk", 0, distance))
+            continue
+        rank += 1
+        shown.append(_shown(test.data, i, size, "right" if same else "wrong", rank, distance))
+        if rank == RANKS:
+            break
+    return shown
+
+
+def _shown(data: Dataset, i: int, size: int, mark: str, rank: int, distance: float) -> Shown:
+    row = data.rows[i]
+    return Shown(
+        image_id=row.image_id,
+        vehicle=row.vehicle_id,
+        camera=row.camera_id or "unknown",
+        picture=page.picture(data[i].foggy, min(size, PICTURE)),
+        mark=mark,
+        rank=rank,
+        distance=distance,
+    )
+
+
+def scatter(test: TestSet, found: NDArray[np.float32]) -> Any:
+    """A chart of the images of the VEHICLES with most, by t-SNE (van der Maaten and Hinton 2008) from a principal
+    component start: near is alike, far means little.  found: (N, D) embeddings of `test.data`."""
+    labels, counts = np.unique(test.labels, return_counts=True)
+    kept = labels[np.argsort(-counts, kind="stable")[:VEHICLES]]
+    chosen = np.flatnonzero(np.isin(test.labels, kept))
+    if len(chosen) < 5:
+        return ""
+    perplexity = min(10.0, (len(chosen) - 1) / 3)
+    places = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(found[chosen].astype(np.float64))
+    groups: dict[str, list[page.Point]] = {}
+    for (x, y), i in zip(places.tolist(), chosen.tolist(), strict=True):
+        row = test.data.rows[i]
+        facts = {"vehicle": row.vehicle_id, "camera": row.camera_id or "unknown"}
+        groups.setdefault(row.vehicle_id, []).append(page.Point(x, y, facts))
+    return page.scatter(groups, f"{len(chosen)} foggy images of {len(groups)} vehicles, a colour a vehicle")

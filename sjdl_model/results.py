@@ -1,0 +1,201 @@
+"""The order of an evaluation: weights -> embeddings -> scores -> files to read. The only module that knows it."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from fvrid_tools import page
+from fvrid_tools.dataset import Dataset
+from fvrid_tools.files import write_atomic
+
+from . import processes
+from .card import write_card
+from .conditions import BETAS, conditions_of, defogging_quality, matrix, visibility_curve
+from .devices import pick_device, set_precision
+from .evaluate import Embedder, Result, TestSet, check_conditions, evaluate_dataset, has_clear
+from .network import SJDL, WEIGHTS, load_network
+from .ranklists import rank_lists, scatter
+from .report import METRICS, write_examples, write_report
+from .rerank import Rerank
+from .tables import Compared, table
+
+RESULTS, RESULTS_PAGE = "results.json", "results.html"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scoring:
+    """How test images are embedded and ranked."""
+
+    queries: str = "one"
+    protocol: str = "auto"
+    before_bn: bool = False
+    rerank: Rerank | None = None
+    device: str = "auto"
+    workers: int = 0
+
+    def name(self, domain: str, images: str, gallery_images: str) -> str:
+        """Of the file that keeps a result: eval-<domain>-<images>, and whatever else is not the default."""
+        parts = ["eval", domain, images, *([f"to-{gallery_images}"] if gallery_images != images else [])]
+        parts += ["all-queries"] * (self.queries == "all") + [self.protocol] * (self.protocol != "auto")
+        parts += ["before-bn"] * self.before_bn + ["reranked"] * (self.rerank is not None)
+        return "-".join(parts) + ".json"
+
+
+def evaluate_weights(
+    weights: Path, data: Dataset, images: str = "foggy", gallery_images: str | None = None, scoring: Scoring = Scoring()
+) -> Result:
+    """Score a weights file on a dataset, with a progress bar on stderr. Raises DataError, ConfigError."""
+    test = TestSet(data, scoring.queries, scoring.protocol)
+    conditions = {images, gallery_images or images}
+    check_conditions(test.data, conditions)
+    net, size = _load(weights)
+    with _embedding(net, size, scoring, len(conditions) * len(test.data)) as embedder:
+        return evaluate_dataset(embedder, test, images, gallery_images, scoring.rerank)
+
+
+def evaluate_run(
+    run: Path, data: Dataset, images: str = "foggy", gallery_images: str | None = None, scoring: Scoring = Scoring()
+) -> Result:
+    """Score a run's weights on a dataset, store the result beside them, and write its report and card anew."""
+    result = evaluate_weights(run / WEIGHTS, data, images, gallery_images, scoring)
+    if processes.rank() == 0:
+        _keep(run, result, scoring)
+        net, size = _load(run / WEIGHTS)
+        write_examples(run, net, data, size, pick_device(scoring.device))
+        _write_pages(run)
+    return result
+
+
+def study(
+    run: Path, datasets: list[Dataset], scoring: Scoring = Scoring(), betas: tuple[float, ...] = BETAS
+) -> dict[str, Any]:
+    """Score a run under every condition, and write results.json and results.html into it.
+
+    datasets: the synthetic, the real, or both. Per dataset the matrix {foggy, clear, defogged} x the same; of the
+    synthetic the curve over fog redrawn with each beta; PSNR and SSIM where there are clear images; rank lists and the
+    embeddings in two dimensions. -> what results.json holds, by domain.
+    """
+    tests = [TestSet(data, scoring.queries, scoring.protocol) for data in datasets]
+    net, size = _load(run / WEIGHTS)
+    defogs = _has_learned_to_defog(run)
+    found: dict[str, Any] = {}
+    shown: dict[str, Any] = {}
+    passes = sum(_passes(test, defogs, betas) * len(test.data) for test in tests)
+    with _embedding(net, size, scoring, passes) as embedder:
+        for test in tests:
+            domain = test.data.info["domain"]
+            results, embeddings = matrix(embedder, test, defogs, scoring.rerank)
+            found[domain] = {
+                "matrix": [result.to_json() for result in results],
+                "curve": visibility_curve(embedder, test, betas, scoring.rerank) if domain == "synthetic" else [],
+                "quality": defogging_quality(embedder, test.data, defogs) if has_clear(test.data) else {},
+            }
+            if processes.rank() == 0:
+                foggy = embeddings["foggy"]
+                shown[domain] = {"ranks": rank_lists(test, foggy, size), "scatter": scatter(test, foggy)}
+                write_examples(run, net, test.data, size, embedder.device)
+            for result in results:
+                if result.images == result.gallery_images:
+                    _keep(run, result, scoring)
+    if processes.rank() == 0:
+        write_atomic(run / RESULTS, json.dumps(found, indent=1) + "\n")
+        write_atomic(run / RESULTS_PAGE, _page(run, found, shown))
+        _write_pages(run)
+    return found
+
+
+def summary_table(run: Path, found: dict[str, Any]) -> list[list[str]]:
+    """A run's scores of foggy images as a row of Table 4, with intervals; `found` as `study` gives it."""
+    foggy = [_of(found[domain]["matrix"], "foggy") if domain in found else None for domain in ("synthetic", "real")]
+    return table([Compared(run.resolve().name, *foggy)], intervals=True)
+
+
+def _of(results: list[dict[str, Any]], images: str, gallery_images: str | None = None) -> dict[str, Any]:
+    wanted = images, gallery_images or images
+    return next(result for result in results if (result["images"], result["gallery_images"]) == wanted)
+
+
+def _passes(test: TestSet, defogs: bool, betas: tuple[float, ...]) -> int:
+    """How often each test image goes through the network."""
+    conditions = len(conditions_of(test.data, defogs))
+    synthetic = test.data.info["domain"] == "synthetic"
+    return conditions + len(betas) * int(synthetic) + int(has_clear(test.data))
+
+
+def _load(weights: Path) -> tuple[SJDL, int]:
+    net, architecture = load_network(weights)
+    return net, architecture.image_size
+
+
+def _has_learned_to_defog(run: Path) -> bool:
+    """Whether the run's own log speaks of defogging: a FIRM that no loss trained is not worth looking at."""
+    try:
+        return '"defogging/psnr"' in (run / METRICS).read_text(encoding="utf-8")
+    except OSError:
+        return True
+
+
+@contextmanager
+def _embedding(net: SJDL, size: int, scoring: Scoring, count: int) -> Iterator[Embedder]:
+    """An embedder whose progress bar expects so many images, of all processes together."""
+    device = pick_device(scoring.device)
+    set_precision("float32", device)
+    quiet = True if processes.rank() else None
+    with tqdm(total=count // processes.count(), desc="embed", unit=" images", disable=quiet, leave=False) as bar:
+        yield Embedder(
+            net=net,
+            size=size,
+            before_bn=scoring.before_bn,
+            workers=scoring.workers,
+            device=device,
+            progress=_advance(bar),
+        )
+
+
+def _advance(bar: Any) -> Callable[[int], None]:
+    return lambda count: bar.update(count)
+
+
+def _keep(run: Path, result: Result, scoring: Scoring) -> None:
+    if processes.rank() == 0:
+        path = run / scoring.name(result.domain, result.images, result.gallery_images)
+        write_atomic(path, json.dumps(result.to_json(), indent=1) + "\n")
+
+
+def _write_pages(run: Path) -> None:
+    write_report(run)
+    write_card(run)
+
+
+def _page(run: Path, found: dict[str, Any], shown: dict[str, Any]) -> str:
+    """results.html: tables, charts and pictures in one file."""
+    examples = {
+        domain: page.data_uri(path.read_bytes())
+        for domain in found
+        if (path := run / f"examples-{domain}.jpg").exists()
+    }
+    cmc = {domain: _of(parts["matrix"], "foggy")["cmc"] for domain, parts in found.items()}
+    curve = found.get("synthetic", {}).get("curve", [])
+    return page.render(
+        "sjdl_model",
+        "results.html.j2",
+        title=f"SJDL results: {run.resolve().name}",
+        table=summary_table(run, found),
+        found=found,
+        shown=shown,
+        cmc=page.lines(
+            {domain: [(rank, 100 * share) for rank, share in enumerate(values, 1)] for domain, values in cmc.items()},
+            "CMC@r, %, over the rank r",
+        ),
+        curve=curve,
+        curve_chart=page.lines(
+            {name: [(point["beta"], 100 * point[name]) for point in curve] for name in ("mAP", "CMC@1")},
+            "%, over beta",
+        ),
+        examples=examples,
+    )
