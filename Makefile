@@ -54,7 +54,7 @@ report: install  ## every condition of a run on DATA, and on REAL where there is
 	$(BIN)/sjdl report --run $(RUN) --data $(DATA) $(if $(REAL),--real $(REAL))
 
 test: install  ## the fast tests
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-all: install  ## all tests, whole-pipeline runs included
 	$(BIN)/python -m pytest -m "slow or not slow"

@@ -1,5 +1,7 @@
 """Re-ranking in blocks against the paper, worked out with whole matrices and sets."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 
@@ -15,6 +17,7 @@ def by_the_paper(query, gallery, k1, k2, lam):
     original = squared / squared.max(axis=1, keepdims=True)
     order = np.argsort(original, axis=1, kind="stable")
 
+    @cache
     def mutual(i, k):
         return {j for j in order[i, : k + 1].tolist() if i in order[j, : k + 1]}
 
