@@ -5,11 +5,13 @@ nothing but itself and the plan, and a shard's file appears when it is whole. So
 number of workers, and a build that was stopped goes on where it was.
 """
 
+import hashlib
 import math
 import platform
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from itertools import groupby
 from pathlib import Path
@@ -19,16 +21,19 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from . import files, images, manifest, pictures, pool
+from . import cluster, files, images, manifest, pictures, pool
+from .density import fog_density
 from .depth import DepthEstimator
-from .fog import FogDraw, FogRange, FogSynthesizer
+from .fog import FogDraw, FogRange, FogSynthesizer, GivenFog
 from .images import Codec, Uint8Image
 from .pool import Progress
 from .records import FvridError, ImageRecord, ImageRefused, Listing, Reject, Row
 from .shards import IMAGES_PER_SHARD, SHARD_FORMAT, Shard, ShardWriter, shard_name
 
 PLAN = "build.json"  # lies in the folder while a build is unfinished
-_NO_FOG = FogDraw(math.nan, math.nan)  # of real images
+SHARDS = "shard-*.h5"
+_ADVICE = "name another --out, or delete the folder."
+_NOT_KNOWN = FogDraw(math.nan, math.nan)  # of real images, and of fog that the source brings
 _VERSIONED = ("fvrid", "h5py", "numpy", "opencv-python-headless", "pillow", "simplejpeg", "zstandard")
 
 
@@ -36,14 +41,16 @@ _VERSIONED = ("fvrid", "h5py", "numpy", "opencv-python-headless", "pillow", "sim
 class Recipe:
     """What decides the bytes of a dataset, beside its images.
 
-    With depth and fog the images are clear, and get fog. Without either they are foggy, and stored as they are.
-    With depth alone they are pairs: foggy images, stored with the clear counterpart and the depth of each.
+    With depth and fog the images are clear, and get fog, or are stored with the foggy images that the source has of
+    them. Without either they are foggy, and stored as they are. With depth alone they are pairs: foggy images, stored
+    with the clear counterpart and the depth of each.
     """
 
     seed: int = 0
-    codec: Codec = "jpeg"  # of the foggy images of the synthetic domain
+    codec: Codec = "jpeg"  # of the foggy images that are made
     depth: DepthEstimator | None = None
-    fog: FogRange | None = None
+    fog: FogRange | GivenFog | None = None
+    max_density: float | None = None  # of fog that a clear image may show already, see density.py
 
     @property
     def domain(self) -> str:
@@ -54,16 +61,18 @@ class Recipe:
         return self.fog is None and self.depth is not None
 
     def describe(self) -> dict[str, Any]:
+        described: dict[str, Any] = {"domain": self.domain, "seed": self.seed}
+        if self.pairs:
+            return described | {"pairs": True}
         if self.fog is None or self.depth is None:
-            return {"domain": self.domain, "seed": self.seed} | ({"pairs": True} if self.pairs else {})
-        return {
-            "domain": self.domain,
-            "seed": self.seed,
-            "codec": self.codec,
-            "depth": self.depth.name,
-            **({"depth_versions": self.depth.versions} if self.depth.versions else {}),
-            "fog": asdict(self.fog),
-        }
+            return described
+        described["depth"] = self.depth.name
+        if self.depth.versions:
+            described["depth_versions"] = self.depth.versions
+        if isinstance(self.fog, GivenFog):
+            return described | {"fog": "source"}
+        described |= {"codec": self.codec, "fog": asdict(self.fog)}
+        return described if self.max_density is None else described | {"max_density": self.max_density}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,44 +87,59 @@ class BuildSummary:
 
 
 def build(
-    listings: Iterable[Listing], out: Path, recipe: Recipe, workers: int = 1, progress: Progress | None = None
+    listings: Iterable[Listing],
+    out: Path,
+    recipe: Recipe,
+    workers: int = 1,
+    progress: Progress | None = None,
+    scheduler: str | None = None,
 ) -> BuildSummary:
-    """Build a dataset in the folder `out`.
+    """Build a dataset in the folder `out`, with processes here, or on the cluster of a Dask `scheduler` (its address).
 
     The same build again in the same folder goes on where it stopped, or finds that nothing is left to do.
-    Raises FvridError where `out` holds anything else, cannot be written, or no image can be used.
+    Raises FvridError where `out` holds anything else, another process is at work in it, it cannot be written, or no
+    image can be used.
     """
     started = time.monotonic()
     progress = progress or (lambda count: None)
     listings = list(listings)
     records, rejects = _merge(listings)
     command = _command(recipe, [listing.options for listing in listings])
-    chunks = [records[i : i + IMAGES_PER_SHARD] for i in range(0, len(records), IMAGES_PER_SHARD)]
-    plan = _plan(recipe, records, rejects)
-    if _is_finished(out, plan):
-        rows = manifest.read_manifest(out)
-        progress(len(records))
-        return _summary(rows, manifest.read_dataset(out)["rejects"], len(rows), started)
+    files.make_folder(out)
+    with files.alone_in(out):
+        if _is_finished(out, plan := _plan(recipe, records, rejects)):
+            progress(len(records))
+            reused = len(records)
+        else:
+            _prepare(out, _plan(recipe))
+            reused, refused, shards = _make_shards(records, out, recipe, workers, progress, scheduler)
+            _publish(out, plan, recipe, command, rejects + refused, shards)
+        info = manifest.read_dataset(out)
+    seconds = time.monotonic() - started
+    return BuildSummary(info["images"], info["vehicles"], info["rejects"], reused, seconds)
 
+
+def _make_shards(
+    records: list[ImageRecord], out: Path, recipe: Recipe, workers: int, progress: Progress, scheduler: str | None
+) -> tuple[int, list[Reject], list["FinishedShard"]]:
+    """Make the shards that are not there yet; how many images were, what was refused, and all shards in order."""
+    chunks = [records[i : i + IMAGES_PER_SHARD] for i in range(0, len(records), IMAGES_PER_SHARD)]
     tasks = [ShardTask(out / shard_name(i), _plan(recipe, part), recipe, part) for i, part in enumerate(chunks)]
     found = {task.path: task.find() for task in tasks}
     reused = sum(len(task.records) for task in tasks if found[task.path])
     progress(reused)
-    made = iter(pool.run([task for task in tasks if not found[task.path]], workers, progress))
+    missing = [task for task in tasks if not found[task.path]]
+    if scheduler is None:
+        made = iter(pool.run(missing, workers, progress))
+    else:
+        made = iter(cluster.run(missing, scheduler, progress))
     shards = [found[task.path] or next(made) for task in tasks]
-    rows = [row for shard in shards for row in shard.rows]
-    rejects += [reject for shard in shards for reject in shard.rejects]
-    if not rows:
-        reasons = "; ".join(sorted({reject.reason for reject in rejects})[:3])
+    refused = [reject for shard in shards for reject in shard.rejects]
+    if not any(shard.images for shard in shards):
+        reasons = "; ".join(sorted({reject.reason for reject in refused})[:3])
         _clear(out, tasks)
-        raise FvridError(f"none of the {len(rejects)} images can be used ({reasons}).")
-    _publish(out, plan, recipe, command, rows, rejects, shards)
-    return _summary(rows, len(rejects), reused, started)
-
-
-def _summary(rows: list[Row], rejects: int, reused: int, started: float) -> BuildSummary:
-    vehicles = len({row.identity for row in rows})
-    return BuildSummary(len(rows), vehicles, rejects, reused, time.monotonic() - started)
+        raise FvridError(f"none of the {len(refused)} images can be used ({reasons}).")
+    return reused, refused, shards
 
 
 def _merge(listings: Iterable[Listing]) -> tuple[list[ImageRecord], list[Reject]]:
@@ -135,36 +159,41 @@ def _merge(listings: Iterable[Listing]) -> tuple[list[ImageRecord], list[Reject]
     return unique, rejects
 
 
-def _plan(recipe: Recipe, records: list[ImageRecord], rejects: Iterable[Reject] = ()) -> str:
+def _plan(recipe: Recipe, records: Iterable[ImageRecord] = (), rejects: Iterable[Reject] = ()) -> str:
     """A hash of everything that decides the bytes, but for the content of the source files."""
-    parts = [repr((SHARD_FORMAT, IMAGES_PER_SHARD, recipe.describe(), versions()))]
-    parts += [repr((r.image_id, r.source_path, r.vehicle_id, r.camera_id, r.source_split)) for r in records]
-    parts += [repr(reject) for reject in sorted(rejects)]
-    return files.sha256_bytes("\n".join(parts).encode())
+    whole = hashlib.sha256(repr((SHARD_FORMAT, recipe.describe(), versions())).encode())
+    for r in records:
+        whole.update(repr((r.image_id, r.source_path, r.vehicle_id, r.camera_id, r.source_split)).encode() + b"\n")
+    for reject in sorted(rejects):
+        whole.update(repr(reject).encode() + b"\n")
+    return whole.hexdigest()
 
 
 def _is_finished(out: Path, plan: str) -> bool:
-    """Whether `out` holds this very dataset; prepares the folder where it is new or the build unfinished."""
-    advice = "name another --out, or delete the folder."
-    if (out / manifest.DATASET).exists():
-        info = manifest.read_dataset(out)
-        if info["plan"] == plan:
-            for shard in info["shards"]:
-                path = files.inside(out, shard["name"])
-                if not path.exists() or path.stat().st_size != shard["bytes"]:
-                    raise FvridError(f"{path}: not what was built (see fvrid verify); delete {out} and build again.")
-            (out / PLAN).unlink(missing_ok=True)  # where a kill came just before its end
-            return True
-        raise FvridError(f"{out} already holds a dataset that was built otherwise; {advice}")
-    files.make_folder(out)
+    """Whether `out` holds this very dataset, whole."""
+    if not (out / manifest.DATASET).exists():
+        return False
+    info = manifest.read_dataset(out)
+    if info["plan"] != plan:
+        raise FvridError(f"{out} already holds a dataset that was built otherwise; {_ADVICE}")
+    for shard in info["shards"]:
+        path = files.inside(out, shard["name"])
+        if not path.exists() or path.stat().st_size != shard["bytes"]:
+            raise FvridError(f"{path}: not what was built (see fvrid verify); delete {out} and build again.")
+    (out / PLAN).unlink(missing_ok=True)  # where a kill came just before its end
+    return True
+
+
+def _prepare(out: Path, plan: str) -> None:
+    """Make a new folder ready, or an unfinished one, whose images may have changed since, but not the `plan`."""
     if (out / PLAN).exists():
         if (out / PLAN).read_text() != plan:
-            raise FvridError(f"{out} holds an unfinished build of another kind; {advice}")
-    elif any(path.suffix != files.UNFINISHED for path in out.iterdir()):
-        raise FvridError(f"{out} is not empty and holds no dataset; {advice}")
+            raise FvridError(f"{out} holds an unfinished build of another kind; {_ADVICE}")
+    elif not all(files.is_unfinished(path) for path in out.iterdir()):
+        raise FvridError(f"{out} is not empty and holds no dataset; {_ADVICE}")
     else:
         files.write_atomic(out / PLAN, plan)
-    return False
+    files.remove_unfinished(out)
 
 
 def _clear(out: Path, tasks: Iterable["ShardTask"]) -> None:
@@ -174,33 +203,35 @@ def _clear(out: Path, tasks: Iterable["ShardTask"]) -> None:
 
 
 def _publish(
-    out: Path,
-    plan: str,
-    recipe: Recipe,
-    command: str,
-    rows: list[Row],
-    rejects: list[Reject],
-    shards: list["FinishedShard"],
+    out: Path, plan: str, recipe: Recipe, command: str, rejects: list[Reject], shards: list["FinishedShard"]
 ) -> None:
-    rejects_sha256 = manifest.write_rejects(out, rejects)
-    manifest_sha256 = manifest.write_manifest(out, rows)
+    kept = {shard.path for shard in shards}
+    for path in out.glob(SHARDS):  # of an unfinished build whose source has lost images since
+        if path not in kept:
+            path.unlink()
+    vehicles = set()
+
+    def rows() -> Iterator[Row]:
+        for shard in shards:
+            for row in Shard(shard.path).read_rows()[0]:
+                vehicles.add(row.identity)
+                yield row
+
     content = {
         "format": manifest.DATASET_FORMAT,
         "plan": plan,
         **recipe.describe(),
         "command": command,
         "versions": versions(),
-        "images": len(rows),
-        "vehicles": len({row.identity for row in rows}),
+        "manifest_sha256": manifest.write_manifest(out, rows()),
+        "rejects_sha256": manifest.write_rejects(out, rejects),
+        "images": sum(shard.images for shard in shards),
+        "vehicles": len(vehicles),
         "rejects": len(rejects),
-        "shards": [
-            {"name": s.path.name, "sha256": s.sha256, "bytes": s.path.stat().st_size, "images": len(s.rows)}
-            for s in shards
-        ],
-        "manifest_sha256": manifest_sha256,
-        "rejects_sha256": rejects_sha256,
+        "shards": [{"name": s.path.name, "sha256": s.sha256, "bytes": s.bytes, "images": s.images} for s in shards],
         "split": None,
     }
+    files.remove_unfinished(out)
     manifest.write_dataset(out, content)
     (out / PLAN).unlink()
 
@@ -210,13 +241,15 @@ def _command(recipe: Recipe, sources: list[str]) -> str:
     options = " ".join(sources)
     if recipe.fog is None or recipe.depth is None:
         return f"fvrid build-real {options}{' --pairs' if recipe.pairs else ''} --seed {recipe.seed}"
+    depth = f"fvrid build-syn {options} --depth {recipe.depth.name}"
+    if isinstance(recipe.fog, GivenFog):
+        return f"{depth} --fog source --seed {recipe.seed}"
     beta, airlight = ("{} {}".format(*r) for r in (recipe.fog.beta, recipe.fog.airlight))
-    return (
-        f"fvrid build-syn {options} --depth {recipe.depth.name} --beta {beta} --airlight {airlight}"
-        f" --codec {recipe.codec} --seed {recipe.seed}"
-    )
+    density = "" if recipe.max_density is None else f" --max-density {recipe.max_density}"
+    return f"{depth} --beta {beta} --airlight {airlight}{density} --codec {recipe.codec} --seed {recipe.seed}"
 
 
+@lru_cache
 def versions() -> dict[str, str]:
     """The versions of everything that could change a byte."""
     found = {"python": platform.python_version(), "hdf5": h5py.version.hdf5_version}
@@ -229,12 +262,17 @@ def versions() -> dict[str, str]:
 
 
 class FinishedShard(NamedTuple):
-    """What the manifest and dataset.json need to know of a shard that is on disk."""
+    """What dataset.json needs to know of a shard that is on disk."""
 
     path: Path
-    rows: list[Row]
+    images: int
     rejects: list[Reject]
+    bytes: int
     sha256: str
+
+    @classmethod
+    def of(cls, path: Path, images: int, rejects: list[Reject]) -> "FinishedShard":
+        return cls(path, images, rejects, path.stat().st_size, files.sha256_file(path))
 
 
 @dataclass(frozen=True)
@@ -252,12 +290,17 @@ class ShardTask:
             shard = Shard(self.path)
             if shard.plan != self.plan:
                 return None
-            return FinishedShard(self.path, *shard.read_rows(), files.sha256_file(self.path))
+            rows, rejects = shard.read_rows()
+            return FinishedShard.of(self.path, len(rows), rejects)
         except FvridError:
             return None
 
     def make(self, progress: Progress) -> ShardWriter:
-        """Read, fog and encode the images."""
+        """Read, fog and encode the images. Raises FvridError where this process, of another version, would differ."""
+        if _plan(self.recipe, self.records) != self.plan:
+            raise FvridError(
+                "a worker of the cluster has other versions of the packages than this machine; align them."
+            )
         with_depth = self.recipe.depth is not None
         writer = ShardWriter(self.path, ("clear", "foggy", "depth") if with_depth else ("foggy",))
         maker = _RowMaker(self.recipe, writer)
@@ -274,7 +317,7 @@ class ShardTask:
             writer.write(self.plan)
         except OSError as error:
             raise FvridError(f"{self.path}: cannot be written ({error}); free some space and run again.") from None
-        return FinishedShard(self.path, writer.rows, writer.rejects, files.sha256_file(self.path))
+        return FinishedShard.of(self.path, len(writer.rows), writer.rejects)
 
 
 class _Read(NamedTuple):
@@ -284,6 +327,7 @@ class _Read(NamedTuple):
     content: bytes
     image: Uint8Image
     clear: bytes  # the clear file: of a pair the counterpart's bytes, else `content`
+    foggy: bytes | None  # the foggy file; None where it is to be made
 
 
 class _Scratch:
@@ -340,8 +384,18 @@ class _RowMaker:
         images.check_size(image)
         if image.size > _scratch.pixels.size:
             _scratch.pixels = np.empty(2 * image.size, np.uint8)
-        clear = pictures.read_clear(record, *image.shape[:2]) if self._recipe.pairs else content
-        return _Read(record, content, image, clear)
+        if self._recipe.fog is None:
+            clear = pictures.read_clear(record, *image.shape[:2]) if self._recipe.pairs else content
+            return _Read(record, content, image, clear, foggy=content)
+        if isinstance(self._recipe.fog, GivenFog):
+            return _Read(record, content, image, content, foggy=pictures.read_foggy(record, *image.shape[:2]))
+        self._check_clear(image)
+        return _Read(record, content, image, content, foggy=None)
+
+    def _check_clear(self, image: Uint8Image) -> None:
+        most = self._recipe.max_density
+        if most is not None and (found := fog_density(image)) > most:
+            raise ImageRefused(f"foggy already: its fog density is {found:.2f}, above {most:g}")
 
     def _add_with_depth(self, read: list[_Read], estimator: DepthEstimator) -> None:
         try:
@@ -360,14 +414,15 @@ class _RowMaker:
             self._writer.add(row, foggy, clear=one.clear, depth=levels)
 
     def _add_fog(self, read: _Read, levels: NDArray[np.uint16]) -> tuple[bytes, FogDraw]:
-        """The encoded foggy image and its fog; a pair's is foggy already."""
+        """The encoded foggy image and its fog."""
         recipe = self._recipe
-        if recipe.fog is None:
-            return read.content, _NO_FOG
+        if read.foggy is not None:
+            return read.foggy, _NOT_KNOWN
+        assert isinstance(recipe.fog, FogRange)
         draw = recipe.fog.draw(recipe.seed, read.record.image_id)
         return images.encode(_scratch.fog(read.image, levels, draw), recipe.codec), draw
 
-    def _row(self, read: _Read, depth: str = "", draw: FogDraw = _NO_FOG) -> Row:
+    def _row(self, read: _Read, depth: str = "", draw: FogDraw = _NOT_KNOWN) -> Row:
         height, width = read.image.shape[:2]
         return Row.of(
             read.record,

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from . import __version__
-from .records import FvridError, OptionError
+from .records import SOURCES, FvridError, OptionError
 
 if TYPE_CHECKING:
     from .build import Recipe
-    from .records import Part
+    from .fog import FogRange, GivenFog
+    from .records import Domain, Listing, Part
+    from .stats import Table
 
-SOURCES = ("veri-wild", "folder", "mini")
 SYNTHETIC, REAL = Path("data/fvrid-syn"), Path("data/fvrid-real")
 
 
@@ -31,6 +32,8 @@ class _Sentences(click.Group):
             raise click.UsageError(str(error)) from None
         except FvridError as error:
             raise click.ClickException(str(error)) from None
+        except KeyboardInterrupt:
+            raise click.ClickException("stopped; a build goes on where it was with the same command.") from None
         except BrokenPipeError:
             raise
         except OSError as error:
@@ -76,6 +79,22 @@ POLARITY = click.option(
 )
 
 
+LABELS = click.option(
+    "--labels",
+    type=click.Path(path_type=Path),
+    metavar="CSV",
+    help="Only the images that it names, split as it says: FVRID_Label.csv of the authors, or what fvrid pick saved.",
+)
+RECIPE = click.option(
+    "--recipe",
+    metavar="NAME|TOML",
+    help="Draw just as many vehicles and images as it says: fvrid_syn has Table 2 of the paper, fvrid_real Table 1.",
+)
+SCHEDULER = click.option(
+    "--scheduler", metavar="ADDRESS", help="Build on a Dask cluster instead, such as tcp://host:8786 (extra dask)."
+)
+
+
 def _source_options(command: Any) -> Any:
     for option in (
         WORKERS,
@@ -90,7 +109,7 @@ def _source_options(command: Any) -> Any:
             "roots",
             type=click.Path(path_type=Path),
             multiple=True,
-            help="Where the source lies; one a --src.  [default: $FVRID_VERI_WILD, $FVRID_FOLDER, $FVRID_MINI,"
+            help="Where the source lies; one a --src.  [default: $FVRID_VERI_WILD, $FVRID_VEHICLE_1M, ...,"
             " or data/SRC; mini lies inside the package]",
         ),
         click.option(
@@ -106,8 +125,15 @@ def _source_options(command: Any) -> Any:
     return command
 
 
+def _choice_options(command: Any) -> Any:
+    for option in (SCHEDULER, RECIPE, LABELS):
+        command = option(command)
+    return command
+
+
 @cli.command("build-syn")
 @_source_options
+@_choice_options
 @click.option("--out", type=click.Path(path_type=Path), default=SYNTHETIC, show_default=True, help="A new folder.")
 @click.option(
     "--depth",
@@ -118,10 +144,9 @@ def _source_options(command: Any) -> Any:
 @POLARITY
 @click.option(
     "--fog",
-    type=click.Choice(("paper", "release")),
-    default="paper",
-    show_default=True,
-    help="Ranges of β and A.",
+    type=click.Choice(("paper", "release", "source")),
+    help="Ranges of β and A; or source, the foggy images that it has itself.  [default: source where every --src has"
+    " them, as fvrid does; else paper]",
 )
 @click.option(
     "--beta",
@@ -136,6 +161,11 @@ def _source_options(command: Any) -> Any:
     help="Airlight A, instead of the preset's: paper 0.5 1, release 0.4 1.",
 )
 @click.option(
+    "--max-density",
+    type=click.FloatRange(0, 1),
+    help="Leave out images that are foggy already, of a fog density (see fvrid pick) above this.",
+)
+@click.option(
     "--codec",
     type=click.Choice(("jpeg", "png")),
     default="jpeg",
@@ -147,27 +177,48 @@ def build_syn(
     names: tuple[str, ...],
     roots: tuple[Path, ...],
     pattern: str | None,
+    labels: Path | None,
+    recipe: str | None,
     out: Path,
     depth: str | None,
     refine: Any,
     polarity: Any,
-    fog: str,
+    fog: str | None,
     beta: tuple[float, float] | None,
     airlight: tuple[float, float] | None,
+    max_density: float | None,
     codec: Any,
     seed: int,
     workers: int,
+    scheduler: str | None,
 ) -> None:
     """Add fog to clear images: FVRID_Syn as HDF5 shards with a manifest."""
     from .build import Recipe
     from .depth import open_estimator
-    from .fog import PRESETS, FogRange
 
-    preset = PRESETS[fog]
-    ranges = FogRange(beta=beta or preset.beta, airlight=airlight or preset.airlight)
     estimator = open_estimator(_depth_spec(depth, names), refine, polarity)
-    recipe = Recipe(seed=seed, codec=codec, depth=estimator, fog=ranges)
-    _build(names, roots, pattern, "clear", out, recipe, workers)
+    chosen = _fog(fog, beta, airlight, names)
+    how = Recipe(seed=seed, codec=codec, depth=estimator, fog=chosen, max_density=max_density)
+    listings = _read_sources(names, roots, pattern, "clear", labels, recipe, seed)
+    _build(listings, out, how, workers, scheduler)
+
+
+def _fog(
+    named: str | None, beta: tuple[float, float] | None, airlight: tuple[float, float] | None, names: tuple[str, ...]
+) -> "FogRange | GivenFog":
+    """What --fog, --beta and --airlight say, or the default. OptionError where a source has no fog of its own."""
+    from .fog import PRESETS, FogRange, GivenFog
+    from .sources import carries_fog
+
+    bare = [name for name in names if not carries_fog(name)]
+    if named == "source" or (named is None and not (bare or beta or airlight)):
+        if bare:
+            raise OptionError(f"--fog source: {bare[0]} has no foggy images of its own; take another, such as paper.")
+        if beta or airlight:
+            raise OptionError("--fog source: its beta and airlight are what they are; leave --beta and --airlight out.")
+        return GivenFog()
+    preset = PRESETS[named or "paper"]
+    return FogRange(beta=beta or preset.beta, airlight=airlight or preset.airlight)
 
 
 def _depth_spec(named: str | None, names: tuple[str, ...]) -> str:
@@ -182,6 +233,7 @@ def _depth_spec(named: str | None, names: tuple[str, ...]) -> str:
 
 @cli.command("build-real")
 @_source_options
+@_choice_options
 @click.option("--out", type=click.Path(path_type=Path), default=REAL, show_default=True, help="A new folder.")
 @click.option(
     "--pairs",
@@ -194,42 +246,62 @@ def build_real(
     names: tuple[str, ...],
     roots: tuple[Path, ...],
     pattern: str | None,
+    labels: Path | None,
+    recipe: str | None,
     out: Path,
     pairs: bool,
     seed: int,
     workers: int,
+    scheduler: str | None,
 ) -> None:
-    """Store images of real fog as they are: FVRID_Real. Every foggy image of the sources is taken."""
+    """Store images of real fog as they are: FVRID_Real. Every foggy image is taken, or what --labels names."""
     from .build import Recipe
     from .depth import open_estimator
 
-    recipe = Recipe(seed=seed, depth=open_estimator("source") if pairs else None)
-    _build(names, roots, pattern, "pairs" if pairs else "real", out, recipe, workers)
+    how = Recipe(seed=seed, depth=open_estimator("source") if pairs else None)
+    listings = _read_sources(names, roots, pattern, "pairs" if pairs else "real", labels, recipe, seed)
+    _build(listings, out, how, workers, scheduler)
 
 
-def _build(
+def _read_sources(
     names: tuple[str, ...],
     roots: tuple[Path, ...],
     pattern: str | None,
     part: "Part",
-    out: Path,
-    recipe: "Recipe",
-    workers: int,
-) -> None:
-    from .build import build
+    labels: Path | None,
+    recipe: str | None,
+    seed: int,
+) -> "list[Listing]":
+    """What lies in the sources, and of it what --labels or --recipe takes."""
+    from .labels import take_labelled
+    from .quotas import take_drawn
     from .sources import read_source
 
     if len(set(names)) < len(names):
         raise OptionError("a --src may be named once: ids of two would clash; put both below one folder (links do).")
     if roots and len(roots) != len(names):
         raise OptionError(f"{len(roots)} --root for {len(names)} --src: give one for each, in the same order.")
+    if labels and recipe:
+        raise OptionError("--labels and --recipe: the one names images, the other draws them; give one.")
     listings = [
         read_source(name, root, pattern, part) for name, root in zip(names, roots or [None] * len(names), strict=True)
     ]
     for listing in listings:
         click.echo(listing.summary, err=True)
+    domain: Domain = "synthetic" if part == "clear" else "real"
+    if labels:
+        listings, table = take_labelled(listings, labels, domain)
+        click.echo(table, err=True)
+    elif recipe:
+        listings = take_drawn(listings, recipe, domain, seed)
+    return listings
+
+
+def _build(listings: "list[Listing]", out: Path, recipe: "Recipe", workers: int, scheduler: str | None) -> None:
+    from .build import build
+
     with _bar(sum(len(listing.records) for listing in listings), "build") as progress:
-        done = build(listings, out, recipe, workers, progress)
+        done = build(listings, out, recipe, workers, progress, scheduler)
     reused = f", {done.reused} of them found finished" if done.reused else ""
     refused = f", {done.rejects} refused (see {out / 'rejects.csv'})" if done.rejects else ""
     click.echo(f"{out}: {done.images} images of {done.vehicles} vehicles in {done.seconds:.1f} s{reused}{refused}")
@@ -245,14 +317,22 @@ def _build(
     help="Vehicles for the test, of sources whose own lists do not say.",
 )
 @click.option("--ignore-lists", is_flag=True, help="Draw the test vehicles even where the source's lists name them.")
+@LABELS
+@RECIPE
 @SEED
-def split(data: Path, test_share: float, ignore_lists: bool, seed: int) -> None:
+def split(
+    data: Path, test_share: float, ignore_lists: bool, labels: Path | None, recipe: str | None, seed: int
+) -> None:
     """Part vehicles into training and test, and test images into query (one a vehicle) and gallery."""
     from .dataset import open_dataset
     from .split import write_split
     from .stats import count, to_text
 
-    write_split(data, seed, test_share, use_lists=not ignore_lists)
+    if labels and recipe:
+        raise OptionError("--labels and --recipe: the one names images, the other draws them; give one.")
+    said = write_split(data, seed, test_share, not ignore_lists, labels, recipe)
+    if said:
+        click.echo(said, err=True)
     finished = open_dataset(data)
     click.echo(to_text(count(finished), finished.info["domain"]))
 
@@ -274,20 +354,32 @@ def verify(data: Path) -> None:
 
 
 @cli.command()
-@DATA
-@click.option("--json", "as_json", is_flag=True, help="As JSON: {source: {split: {identities, images}}}.")
-def stats(data: Path, as_json: bool) -> None:
-    """Print identities and images per source and split, as Tables 1 and 2 of the paper do."""
+@click.argument("data", nargs=-1, type=click.Path(path_type=Path))
+@click.option(
+    "--json", "as_json", is_flag=True, help="As JSON: {source: {split: {identities, images}}}; of several a list."
+)
+def stats(data: tuple[Path, ...], as_json: bool) -> None:
+    """Print identities and images per source and split, as Tables 1 and 2 of the paper do, and what these say."""
     from .dataset import open_dataset
-    from .stats import count, to_text
+    from .stats import as_published, count, to_text
 
-    finished = open_dataset(data)
-    table = count(finished)
+    found = [open_dataset(folder) for folder in data or [p for p in (SYNTHETIC, REAL) if p.exists()] or [SYNTHETIC]]
+    tables = [(count(one), one.info["domain"]) for one in found]
     if as_json:
-        named = {s: {k: {"identities": i, "images": n} for k, (i, n) in row.items()} for s, row in table.items()}
-        click.echo(json.dumps({"domain": finished.info["domain"], "counts": named}, indent=1))
+        named = [
+            {"domain": domain, "counts": _named(table), "published": _named(as_published(domain))}
+            for table, domain in tables
+        ]
+        click.echo(json.dumps(named if len(named) > 1 else named[0], indent=1))
     else:
-        click.echo(to_text(table, finished.info["domain"]))
+        click.echo("\n\n".join(to_text(table, domain) for table, domain in tables))
+
+
+def _named(table: "Table") -> dict[str, Any]:
+    return {
+        source: {split: {"identities": ids, "images": images} for split, (ids, images) in row.items()}
+        for source, row in table.items()
+    }
 
 
 @cli.command()
@@ -487,3 +579,38 @@ def render(
     with _bar(vehicles * views, "render") as progress:
         count = render(out, recipe, workers, progress)
     click.echo(f"{out}: {count} images of {vehicles} vehicles")
+
+
+@cli.command()
+@_source_options
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the page and the table.")
+@click.option("--top", type=click.IntRange(min=1), default=200, show_default=True, help="Images on the page.")
+@click.option(
+    "--min-density", type=click.FloatRange(0, 1), default=0.0, help="Show none that is less foggy.  [default: any]"
+)
+def pick(
+    names: tuple[str, ...],
+    roots: tuple[Path, ...],
+    pattern: str | None,
+    out: Path,
+    top: int,
+    min_density: float,
+    workers: int,
+) -> None:
+    """Find the images taken in fog: rank all by fog density, from 0 to 1, and show the foggiest on a page to pick from.
+
+    OUT/density.csv has every image. OUT/pick.html saves what is ticked as picked.csv; build from it with
+    fvrid build-real --labels picked.csv and the same --src.
+    """
+    from .density import FOGGY
+    from .manifest import REJECTS
+    from .pick import PAGE, pick
+
+    listings = _read_sources(names, roots, pattern, "real", None, None, 0)
+    with _bar(sum(len(listing.records) for listing in listings), "pick") as progress:
+        done = pick(listings, out, top, min_density, workers, progress)
+    refused = f", {done.rejects} refused (see {out / REJECTS})" if done.rejects else ""
+    click.echo(
+        f"{out}: {done.ranked} images ranked, {done.foggy} above a density of {FOGGY:g}{refused};"
+        f" look at the {done.shown} foggiest in {out / PAGE}"
+    )

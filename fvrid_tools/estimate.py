@@ -14,7 +14,7 @@ import numpy as np
 
 from . import files, images, page, pictures, pool
 from .depth import FARTHEST_M, DepthEstimator
-from .depth.files import AUTHORS_NAME
+from .pictures import AUTHORS_NAME
 from .pool import Progress
 from .records import FvridError, ImageRecord, ImageRefused
 from .sources.folder import image_paths

@@ -11,7 +11,7 @@ from typing import Literal
 
 from . import files, images
 from .dataset import Dataset, Sample
-from .depth.files import AUTHORS_NAME
+from .pictures import AUTHORS_NAME
 from .records import FvridError
 
 Format = Literal["folder", "webdataset"]

@@ -1,21 +1,32 @@
 """Files that appear whole or not at all, their hashes, and names that stay inside their folder."""
 
+import errno
 import hashlib
 import os
 import re
+import secrets
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from .records import FvridError
 
-UNFINISHED = ".part"  # suffix of a file that is still being written; never read
+if sys.platform != "win32":
+    import fcntl
+
+_UNFINISHED = re.compile(r".+\.[0-9a-f]{8}\.part")  # the name of a file that is still being written; never read
+MANIFESTS = (Path(__file__).parents[1] / "manifests", Path(sys.prefix) / "share/fvrid/manifests")
 
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a neighbour of `path` to write to; it takes the name `path` only if the body succeeds."""
-    unfinished = path.with_name(path.name + UNFINISHED)
+    """Yield a neighbour of `path` to write to; it takes the name `path` only if the body succeeds.
+
+    No two writers share a neighbour, so that one that was given up for dead harms nothing; what a killed one left
+    is for `remove_unfinished`.
+    """
+    unfinished = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
     try:
         yield unfinished
         with unfinished.open("rb") as file:
@@ -30,6 +41,41 @@ def write_atomic(path: Path, content: str | bytes) -> None:
     """Write `content` (text as UTF-8 with \\n line ends) so that a reader sees all of it or the old file."""
     with atomic_path(path) as unfinished:
         unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def is_unfinished(path: Path) -> bool:
+    """Whether this is what a killed writer left, by its name."""
+    return _UNFINISHED.fullmatch(path.name) is not None
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what killed writers left, in sub-folders too."""
+    for path in folder.rglob("*.part"):
+        if is_unfinished(path):
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Hold `folder` against any other process that asks for it; the system lets go of it when this one ends or dies.
+
+    Raises FvridError where another holds it. File systems without locks, and Windows, are not guarded.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                raise FvridError(
+                    f"{folder}: another fvrid is at work here; wait for it, or name another --out."
+                ) from None
+        yield
+    finally:
+        os.close(handle)
 
 
 def sha256_bytes(content: bytes) -> str:
@@ -56,3 +102,9 @@ def make_folder(path: Path) -> None:
         raise FvridError(f"{path}: the folder cannot be made ({error.strerror}); choose another.") from None
     if not os.access(path, os.W_OK):
         raise FvridError(f"{path}: the folder cannot be written to; choose another or change its permissions.")
+
+
+def find_manifest(name_or_path: str) -> Path | None:
+    """A path, or NAME for manifests/NAME.toml, in the repository or where the wheel puts it; None without one."""
+    candidates = [Path(name_or_path), *(folder / f"{name_or_path}.toml" for folder in MANIFESTS)]
+    return next((path for path in candidates if path.is_file()), None)

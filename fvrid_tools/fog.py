@@ -47,6 +47,11 @@ class FogRange:
         return FogDraw(_between(self.beta, beta), _between(self.airlight, airlight))
 
 
+@dataclass(frozen=True, slots=True)
+class GivenFog:
+    """The fog that the source's own foggy images are in already; its beta and A are not known."""
+
+
 def _between(limits: tuple[float, float], share: float) -> float:
     low, high = limits
     return low + (high - low) * share

@@ -206,6 +206,16 @@ def stretch(image: Uint8Image, size: int) -> Uint8Image:
     return np.asarray(cv2.resize(image, (size, size), interpolation=how), dtype=np.uint8)
 
 
+def darkest_around(plane: Uint8Image, size_px: int) -> Uint8Image:
+    """(H, W) uint8 -> (H, W): the least of the square neighbourhood, `size_px` across, of each pixel."""
+    return np.asarray(cv2.erode(plane, np.ones((size_px, size_px), np.uint8)), dtype=np.uint8)
+
+
+def brightest_around(plane: Uint8Image, size_px: int) -> Uint8Image:
+    """(H, W) uint8 -> (H, W): the most of the square neighbourhood, `size_px` across, of each pixel."""
+    return np.asarray(cv2.dilate(plane, np.ones((size_px, size_px), np.uint8)), dtype=np.uint8)
+
+
 def repeat_channels(plane: FloatArray, out: FloatArray) -> None:
     """Write (H, W) float32 into each channel of `out`, (H, W, 3); five times faster than NumPy's broadcasting."""
     cv2.merge((plane, plane, plane), out)

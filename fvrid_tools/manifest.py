@@ -1,13 +1,13 @@
 """manifest.csv, one row an image; rejects.csv; and dataset.json, whose presence means that the dataset is whole."""
 
 import csv
-import io
 import json
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from .files import sha256_bytes, write_atomic
+from .files import atomic_path, sha256_bytes, sha256_file, write_atomic
 from .records import FvridError, Reject, Row
 
 DATASET_FORMAT = 1
@@ -30,22 +30,38 @@ _KEYS: dict[str, type] = {
 _INTEGERS = ("row", "height", "width")
 _FLOATS = ("beta", "airlight")
 _OPTIONAL = ("camera_id", "split", "source_split")
+_REPEATED = ("domain", "source", "vehicle_id", "camera_id", "split", "source_split", "shard", "depth")
 
 
-def _to_csv(header: Iterable[str], lines: Iterable[Iterable[Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(lines)
-    return text.getvalue()
+def _write_csv(path: Path, header: Iterable[str], lines: Iterable[Iterable[Any]]) -> str:
+    """Write a line at a time; returns the file's SHA-256."""
+    with atomic_path(path) as unfinished:
+        with unfinished.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(header)
+            writer.writerows(lines)
+        return sha256_file(unfinished)
 
 
-def write_manifest(folder: Path, rows: list[Row]) -> str:
-    """Write manifest.csv, sorted by image_id; returns its SHA-256. None is an empty cell, floats are exact."""
-    lines = (["" if value is None else value for value in row] for row in sorted(rows, key=lambda row: row.image_id))
-    content = _to_csv(COLUMNS, lines).encode()
-    write_atomic(folder / MANIFEST, content)
-    return sha256_bytes(content)
+def write_manifest(folder: Path, rows: Iterable[Row]) -> str:
+    """Write manifest.csv, of rows that are sorted by image_id; returns its SHA-256.
+
+    None is an empty cell, floats are exact. Raises ValueError where the rows are not sorted.
+    """
+    return _write_csv(folder / MANIFEST, COLUMNS, map(_cells, _in_order(rows)))
+
+
+def _in_order(rows: Iterable[Row]) -> Iterator[Row]:
+    before = ""
+    for row in rows:
+        if row.image_id <= before:
+            raise ValueError(f"{row.image_id} comes after {before}")
+        before = row.image_id
+        yield row
+
+
+def _cells(row: Row) -> list[Any]:
+    return ["" if value is None else value for value in row]
 
 
 def read_manifest(folder: Path) -> list[Row]:
@@ -58,7 +74,8 @@ def read_manifest(folder: Path) -> list[Row]:
             missing = [name for name in COLUMNS if name not in header]
             if missing:
                 raise FvridError(f"{path}: the column {missing[0]} is missing; restore the file or rebuild.")
-            return [_parse(dict(zip(header, line, strict=True)), path, reader.line_num) for line in reader]
+            rows = [_parse(dict(zip(header, line, strict=True)), path, reader.line_num) for line in reader]
+            return list(_in_order(rows))
     except FileNotFoundError:
         raise FvridError(f"{path} is missing; restore it or rebuild the dataset.") from None
     except (ValueError, csv.Error) as error:
@@ -68,9 +85,10 @@ def read_manifest(folder: Path) -> list[Row]:
 def _parse(cells: dict[str, Any], path: Path, line: int) -> Row:
     try:
         values = {name: cells[name] for name in COLUMNS}
+        values.update({name: sys.intern(cells[name]) for name in _REPEATED})  # one string for all rows
         values.update({name: int(cells[name]) for name in _INTEGERS})
         values.update({name: float(cells[name]) for name in _FLOATS})
-        values.update({name: cells[name] or None for name in _OPTIONAL})
+        values.update({name: values[name] or None for name in _OPTIONAL})
     except ValueError as error:
         raise FvridError(f"{path}, line {line}: {error}; restore the file or rebuild.") from None
     return Row(**values)
@@ -79,13 +97,23 @@ def _parse(cells: dict[str, Any], path: Path, line: int) -> Row:
 def write_rejects(folder: Path, rejects: list[Reject]) -> str:
     """Write rejects.csv, sorted, only a header where nothing was refused; returns its SHA-256."""
     lines = ((reject.source, reject.source_path, reject.reason) for reject in sorted(rejects))
-    content = _to_csv(("source", "source_path", "reason"), lines).encode()
-    write_atomic(folder / REJECTS, content)
-    return sha256_bytes(content)
+    return _write_csv(folder / REJECTS, ("source", "source_path", "reason"), lines)
 
 
 def write_dataset(folder: Path, content: dict[str, Any]) -> None:
-    write_atomic(folder / DATASET, json.dumps(content, indent=1, sort_keys=True) + "\n")
+    """Write dataset.json, with a hash of what it says."""
+    write_atomic(folder / DATASET, _seal(content))
+
+
+def is_intact(folder: Path, content: dict[str, Any]) -> bool:
+    """Whether dataset.json is, byte for byte, what `write_dataset` wrote.  content: what was read from it."""
+    return (folder / DATASET).read_bytes() == _seal(content).encode()
+
+
+def _seal(content: dict[str, Any]) -> str:
+    said = {name: value for name, value in content.items() if name != "sha256"}
+    sealed = said | {"sha256": sha256_bytes(json.dumps(said, sort_keys=True).encode())}
+    return json.dumps(sealed, indent=1, sort_keys=True) + "\n"
 
 
 def read_dataset(folder: Path) -> dict[str, Any]:

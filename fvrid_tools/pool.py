@@ -3,10 +3,12 @@
 import multiprocessing
 import multiprocessing.connection
 import os
+import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
 from .records import FvridError
@@ -29,7 +31,8 @@ class Task(Protocol[Made, Done]):
 def run(tasks: Sequence[Task[Made, Done]], workers: int, progress: Progress) -> list[Done]:
     """Do all tasks, in processes where `workers` is above 1; results come in the order of the tasks.
 
-    Raises what a task raises, and FvridError where a process was killed.
+    Raises what a task raises, once the tasks that are under way are finished, and FvridError where a process was
+    killed. At a KeyboardInterrupt the tasks under way are dropped.
     """
     if workers > 1 and len(tasks) > 1:
         return _run_in_processes(tasks, workers, progress)
@@ -45,10 +48,13 @@ def run(tasks: Sequence[Task[Made, Done]], workers: int, progress: Progress) -> 
 
 def _run_in_processes(tasks: Sequence[Task[Made, Done]], workers: int, progress: Progress) -> list[Done]:
     context = multiprocessing.get_context("spawn")
-    counter = context.Value("q", 0)
+    counter, stop = context.Value("q", 0), context.Event()
     reported = 0
-    with ProcessPoolExecutor(min(workers, len(tasks)), context, initializer=_start_worker, initargs=(counter,)) as pool:
-        futures = [pool.submit(_run_counted, task) for task in tasks]
+    with ProcessPoolExecutor(
+        min(workers, len(tasks)), context, initializer=_start_worker, initargs=(counter, stop)
+    ) as pool:
+        with _interrupts_held():  # the processes start here, and inherit it: only this one is to be interrupted
+            futures = [pool.submit(_run_counted, task) for task in tasks]
         waiting = set(futures)
         try:
             while waiting:
@@ -59,30 +65,52 @@ def _run_in_processes(tasks: Sequence[Task[Made, Done]], workers: int, progress:
                     future.result()  # raises what the task raised, without waiting for the others
         except BrokenProcessPool:
             raise FvridError("a worker process was killed (out of memory?); run again with fewer --workers.") from None
+        except KeyboardInterrupt:
+            stop.set()
+            raise
         finally:
             pool.shutdown(cancel_futures=True)
     return [future.result() for future in futures]
 
 
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class _Stopped(Exception):
+    """In a worker process: what it is making is not wanted any more."""
+
+
 _counter: Any = None  # in a worker process: the number of images done, shared with the parent
+_stop: Any = None  # and whether the parent wants no more
 
 
-def _start_worker(counter: Any) -> None:
-    global _counter
-    _counter = counter
+def _start_worker(counter: Any, stop: Any) -> None:
+    global _counter, _stop
+    _counter, _stop = counter, stop
     parent = multiprocessing.parent_process()
     assert parent is not None
     threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
 
 
 def _end_with(sentinel: int) -> None:
-    """Leave when the parent is gone, even killed: nobody would take the result, and a rerun may write the same file."""
+    """Leave when the parent is gone, even killed: nobody would take the result."""
     multiprocessing.connection.wait([sentinel])
     os._exit(1)
 
 
 def _run_counted(task: Task[Made, Done]) -> Done:
     def count(done: int) -> None:
+        if _stop.is_set():
+            raise _Stopped
         with _counter.get_lock():
             _counter.value += done
 

@@ -18,6 +18,10 @@ class ImageRefused(Exception):
     """Why one image cannot be used; it ends up as a line of rejects.csv, not as an error."""
 
 
+Domain = Literal["synthetic", "real"]
+SPLITS = ("train", "query", "gallery")
+SOURCES = ("veri-wild", "vehicle-1m", "veri", "vehicleid", "fvrid", "folder", "mini")  # that --src names
+
 Part = Literal["clear", "real", "pairs"]  # of a source: clear views, real fog, real fog with clear counterparts
 
 
@@ -45,11 +49,12 @@ class ImageRecord:
     source_path: str  # below `root`, with forward slashes
     vehicle_id: str
     camera_id: str | None  # None where the source does not tell
-    source_split: str | None  # "train" or "test" where the source's own lists say so
+    source_split: str | None  # "train", "test", or of the test "query", "gallery", where the source's own lists say so
     root: Path
     image: InShard | None = field(default=None, compare=False)  # None where it is the file `path`
     depth: Place | None = field(default=None, compare=False)  # exact depth, where the source carries it
     clear: Place | None = field(default=None, compare=False)  # counterpart of a foggy image, where there is one
+    foggy: Place | None = field(default=None, compare=False)  # of a clear image: the source's own, where it has one
 
     @property
     def path(self) -> Path:
@@ -77,6 +82,7 @@ class Listing:
     records: list[ImageRecord]
     rejects: list[Reject]
     summary: str
+    source: str = ""  # that --src names
     options: str = ""  # of the command that reads it again, but for the folder: "--src folder --pattern ..."
 
 

@@ -15,12 +15,13 @@ others; no HDF5 handle stays open, so readers survive fork and threads. benchmar
 this with other layouts.
 """
 
+import io
 import mmap
 import os
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, BinaryIO, ClassVar
 
 import h5py
 import numpy as np
@@ -108,7 +109,8 @@ class ShardWriter:
         """Write the file; OSError where the disk does not take it, and then nothing is left."""
         with atomic_path(self.path) as unfinished:
             places = {}
-            with h5py.File(unfinished, "w") as file:
+            sparse = _SparseFile()
+            with h5py.File(sparse, "w") as file:
                 file.attrs["format"] = SHARD_FORMAT
                 file.attrs["plan"] = plan
                 _write_table(file, "rows", self.rows, _TEXT_FIELDS, _NUMBER_FIELDS)
@@ -116,7 +118,8 @@ class ShardWriter:
                 for name, blob in self._blobs.items():
                     file.create_dataset(f"{name}/offsets", data=np.array(blob.offsets, "<u8"))
                     places[name] = _reserve(file, f"{name}/bytes", blob.offsets[-1])
-            with unfinished.open("r+b") as raw:  # HDF5 would keep Python's lock while it writes megabytes
+            with unfinished.open("wb") as raw:
+                sparse.save(raw)
                 for name, blob in self._blobs.items():
                     raw.seek(places[name])
                     raw.write(blob.content().data)
@@ -130,6 +133,54 @@ def _reserve(file: h5py.File, name: str, size: int) -> int:
     properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
     return file.create_dataset(name, (size,), np.uint8, dcpl=properties).id.get_offset() or 0
+
+
+class _SparseFile(io.RawIOBase):
+    """A file in memory that holds what was written to it and nothing of what was only reserved.
+
+    HDF5 writes to it, and the disk is written to by Python: HDF5 does not survive a disk that is full, and would keep
+    Python's lock while it writes megabytes.
+    """
+
+    def __init__(self) -> None:
+        self._pieces: list[tuple[int, bytes]] = []
+        self._position = self._size = 0
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def write(self, content: Any) -> int:
+        piece = bytes(content)
+        self._pieces.append((self._position, piece))
+        self._position += len(piece)
+        self._size = max(self._size, self._position)
+        return len(piece)
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")
+        count = max(0, min(len(view), self._size - self._position))
+        view[:count] = bytes(count)
+        for start, piece in self._pieces:
+            first, last = max(start, self._position), min(start + len(piece), self._position + count)
+            if first < last:
+                view[first - self._position : last - self._position] = piece[first - start : last - start]
+        self._position += count
+        return count
+
+    def truncate(self, size: int | None = None) -> int:
+        self._size = self._position if size is None else size
+        return self._size
+
+    def save(self, file: BinaryIO) -> None:
+        """Write everything to a file on disk, in order, what was only reserved as zeros."""
+        for start, piece in self._pieces:
+            file.seek(start)
+            file.write(piece)
+        file.truncate(self._size)
 
 
 class _Blob:

@@ -8,8 +8,10 @@ import hashlib
 from collections import defaultdict
 from pathlib import Path
 
-from . import manifest
-from .records import FvridError, Row
+from . import files, manifest
+from .labels import split_as_labelled
+from .quotas import draw, read_recipe
+from .records import SPLITS, FvridError, Row
 
 Identity = tuple[str, str]
 TEST_SHARE = 0.25  # of the vehicles, where the source's lists do not say; the paper has 1000 of 4000
@@ -22,14 +24,17 @@ def _draw(seed: int, *names: str) -> bytes:
 def assign_splits(rows: list[Row], seed: int, test_share: float = TEST_SHARE, use_lists: bool = True) -> dict[str, str]:
     """image_id -> "train", "query" or "gallery".
 
-    Sources whose own lists tell train from test keep that (unless use_lists is False); of the others
-    `test_share` of the vehicles with two images or more is drawn for the test. A test vehicle with a
-    single image has nothing to be found by: its image joins the gallery, as a distractor.
+    Sources whose own lists name train, query and gallery keep just that, and those whose lists tell train from test
+    keep that (unless use_lists is False); of the others `test_share` of the vehicles with two images or more is drawn
+    for the test. A test vehicle with a single image has nothing to be found by: its image joins the gallery, as a
+    distractor.
     """
     vehicles: dict[Identity, list[Row]] = defaultdict(list)
     for row in rows:
         vehicles[row.identity].append(row)
-    split = {}
+    split = _as_listed(rows) if use_lists else {}
+    settled = {row.source for row in rows if row.image_id in split}
+    vehicles = {identity: images for identity, images in vehicles.items() if identity[0] not in settled}
     for identity in vehicles.keys() - (test := _test_vehicles(vehicles, seed, test_share, use_lists)):
         split.update({row.image_id: "train" for row in vehicles[identity]})
     for identity in test:
@@ -38,6 +43,15 @@ def assign_splits(rows: list[Row], seed: int, test_share: float = TEST_SHARE, us
         if len(images) > 1:
             split[images[0]] = "query"
     return split
+
+
+def _as_listed(rows: list[Row]) -> dict[str, str]:
+    """What the lists of sources say that have a query, and a place for every image."""
+    said: dict[str, set[str | None]] = defaultdict(set)
+    for row in rows:
+        said[row.source].add(row.source_split)
+    whole = {source for source, names in said.items() if "query" in names and names <= set(SPLITS)}
+    return {row.image_id: row.source_split for row in rows if row.source in whole and row.source_split}
 
 
 def _test_vehicles(vehicles: dict[Identity, list[Row]], seed: int, test_share: float, use_lists: bool) -> set[Identity]:
@@ -49,7 +63,7 @@ def _test_vehicles(vehicles: dict[Identity, list[Row]], seed: int, test_share: f
             listed.discard(source)
     for identity, images in vehicles.items():
         if identity[0] in listed:
-            if all(row.source_split == "test" for row in images):
+            if all(row.source_split != "train" for row in images):
                 test.add(identity)
         elif len(images) > 1:
             drawn[identity[0]].append(identity)
@@ -59,20 +73,38 @@ def _test_vehicles(vehicles: dict[Identity, list[Row]], seed: int, test_share: f
     return test
 
 
-def write_split(folder: Path, seed: int, test_share: float = TEST_SHARE, use_lists: bool = True) -> dict[str, str]:
-    """Split the dataset in `folder`: rewrites manifest.csv and dataset.json, never a shard. Returns the split.
+def write_split(
+    folder: Path,
+    seed: int,
+    test_share: float = TEST_SHARE,
+    use_lists: bool = True,
+    labels: Path | None = None,
+    recipe: str | None = None,
+) -> str:
+    """Split the dataset in `folder`: rewrites manifest.csv and dataset.json, never a shard. Returns what to tell.
 
+    By `labels`, an FVRID_Label.csv, or by `recipe`, counts to draw, images that these do not take are in no split.
     Raises FvridError where there is no dataset, or no vehicle can be tested.
     """
-    info = manifest.read_dataset(folder)
-    rows = manifest.read_manifest(folder)
-    split = assign_splits(rows, seed, test_share, use_lists)
-    if "query" not in split.values():
-        raise FvridError(
-            f"{folder}: no vehicle with two images is left for the test; raise --test-share or add images."
-        )
-    rows = [row._replace(split=split[row.image_id]) for row in rows]
-    info["manifest_sha256"] = manifest.write_manifest(folder, rows)
-    info["split"] = {"seed": seed, "test_share": test_share, "use_lists": use_lists}
-    manifest.write_dataset(folder, info)
-    return split
+    manifest.read_dataset(folder)  # there is one
+    with files.alone_in(folder):
+        info = manifest.read_dataset(folder)
+        rows = manifest.read_manifest(folder)
+        said = ""
+        if labels is not None:
+            split, said = split_as_labelled(rows, labels, info["domain"])
+            info["split"] = {"labels": files.sha256_file(labels)}
+        elif recipe is not None:
+            split = draw(rows, read_recipe(recipe, info["domain"]), seed)
+            info["split"] = {"seed": seed, "recipe": recipe}
+        else:
+            split = assign_splits(rows, seed, test_share, use_lists)
+            info["split"] = {"seed": seed, "test_share": test_share, "use_lists": use_lists}
+        if "query" not in split.values():
+            raise FvridError(
+                f"{folder}: no vehicle with two images is left for the test; raise --test-share or add images."
+            )
+        placed = (row._replace(split=split.get(row.image_id)) for row in rows)
+        info["manifest_sha256"] = manifest.write_manifest(folder, placed)
+        manifest.write_dataset(folder, info)
+    return said

@@ -20,6 +20,8 @@ def find_problems(folder: Path, progress: Callable[[int], None] = lambda count: 
     except FvridError as error:
         return [str(error)]
     problems = []
+    if not manifest.is_intact(folder, info):
+        problems.append(f"{folder / manifest.DATASET}: changed since it was written; restore it, or rebuild.")
     if files.sha256_file(folder / manifest.MANIFEST) != info["manifest_sha256"]:
         problems.append(
             f"{folder / manifest.MANIFEST}: not what dataset.json records; run fvrid split again, or rebuild."

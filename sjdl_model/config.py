@@ -4,12 +4,13 @@ import dataclasses
 import difflib
 import json
 import math
-import sys
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_type_hints
+
+from fvrid_tools.files import MANIFESTS, find_manifest
 
 RESTORATION_NORMS = ("l2", "mse")
 SELF_CONSTRAINTS = ("global", "phase")
@@ -152,14 +153,11 @@ def _over(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def _find(name_or_path: str) -> Path:
-    """A path, or a name in manifests/: in the repository, or where the wheel puts it."""
-    folders = (Path(__file__).parents[1] / "manifests", Path(sys.prefix) / "share/fvrid/manifests")
-    candidates = [Path(name_or_path), *(folder / f"{name_or_path}.toml" for folder in folders)]
-    for path in candidates:
-        if path.is_file():
-            return path
-    names = sorted({path.stem for folder in folders for path in folder.glob("*.toml")})
-    raise ConfigError(f"{name_or_path}: no such recipe; name a TOML file or one of {', '.join(names)}.")
+    path = find_manifest(name_or_path)
+    if path is None:
+        names = {path.stem for folder in MANIFESTS for path in folder.glob("*.toml")} - {"fvrid_syn", "fvrid_real"}
+        raise ConfigError(f"{name_or_path}: no such recipe; name a TOML file or one of {', '.join(sorted(names))}.")
+    return path
 
 
 def _set(values: dict[str, Any], change: str) -> None:

@@ -117,8 +117,8 @@ def test_a_kill_in_the_first_or_last_moment_leaves_what_can_be_gone_on_with(
 ) -> None:
     build.build([listing], tmp_path / "whole", recipe)
     (tmp_path / "first").mkdir()
-    (tmp_path / "first" / (build.PLAN + ".part")).write_text("abc")
-    (tmp_path / "first" / "shard-00000.h5.part").write_bytes(b"half")
+    (tmp_path / "first" / (build.PLAN + ".0123abcd.part")).write_text("abc")
+    (tmp_path / "first" / "shard-00000.h5.89ef4567.part").write_bytes(b"half")
     build.build([listing], tmp_path / "first", recipe)
     assert content(tmp_path / "first") == content(tmp_path / "whole")
     (tmp_path / "first" / build.PLAN).write_text("left over")

@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from fvrid_tools.depth import open_estimator
-from fvrid_tools.depth.files import AUTHORS_NAME
 from fvrid_tools.images import Uint8Image
+from fvrid_tools.pictures import AUTHORS_NAME
 from fvrid_tools.records import FvridError, ImageRecord, ImageRefused, OptionError
 
 IMAGE: Uint8Image = np.zeros((90, 120, 3), np.uint8)

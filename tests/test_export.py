@@ -8,8 +8,8 @@ import pytest
 
 import fvrid_tools
 from fvrid_tools import images
-from fvrid_tools.depth.files import AUTHORS_NAME
 from fvrid_tools.export import export
+from fvrid_tools.pictures import AUTHORS_NAME
 from fvrid_tools.records import FvridError
 
 

@@ -357,7 +357,7 @@ def test_a_stopped_render_goes_on_and_gives_the_same_bytes(rendered):
     pictures_ = [path for path in paths if path.suffix in (".jpg", ".png")]
     for path in (pictures_[0], pictures_[-1], pictures_[3]):  # depth as well as images
         path.unlink()
-    (rendered / "clear" / "images" / "cut.jpg.part").write_bytes(b"half")
+    (rendered / "clear" / "images" / "cut.jpg.0123abcd.part").write_bytes(b"half")
     again = ["render", "--out", str(rendered / "clear"), "--vehicles", "4", "--views", "2", "--seed", "3"]
     done = CliRunner().invoke(cli, [*again, "--size", "32", "--samples", "4", "--workers", "2"])
     assert done.exit_code == 0, done.output

@@ -6,15 +6,14 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from ..images import FloatArray, Uint8Image, decode_depth, resize_map
+from ..images import FloatArray, Uint8Image, decode_depth
+from ..pictures import AUTHORS_NAME, AUTHORS_STEM, fit_depth
 from ..records import FvridError, ImageRecord, ImageRefused
 from . import Polarity
 
-AUTHORS_NAME = "predict_depth_gray.png"
 _NO_VEHICLE = ("", "Depth", *(f"{split}_clear" for split in ("train", "query", "gallery", "all")))
 _LOOKED_AT = 32  # pictures, for their polarity
 _SLOPE = 0.02  # of depth from the top third to the bottom third: less says nothing
-AUTHORS_STEM = 19  # characters of the image's name that the authors' scripts keep: 00000_c001_000001_0
 
 
 @dataclass(frozen=True)
@@ -81,12 +80,12 @@ class DepthFiles:
         try:
             content = path.read_bytes()
         except OSError as error:
-            raise ImageRefused(f"the depth picture {path} cannot be read ({error.strerror})") from None
+            raise FvridError(f"{path}: cannot be read ({error.strerror}); mend it, and run again.") from None
         depth = decode_depth(content)
-        if not _same_shape(depth.shape, image.shape[:2]):
+        d = fit_depth(depth, *image.shape[:2])
+        if d is None:
             sizes = (" x ".join(str(side) for side in reversed(shape[:2])) for shape in (depth.shape, image.shape))
             raise ImageRefused("the depth picture {} has {} pixels, the image {}".format(path, *sizes))
-        d = resize_map(depth, *image.shape[:2])
         return 1 - d if self.polarity == "near-white" else d
 
 
@@ -94,12 +93,6 @@ def _folder_of(path: str) -> str:
     """The name of the folder that a depth picture, or its folder <stem>, lies in; "" at the top."""
     parent = PurePosixPath(path).parent
     return (parent.parent if path.endswith("/" + AUTHORS_NAME) else parent).name
-
-
-def _same_shape(depth: tuple[int, ...], image: tuple[int, ...]) -> bool:
-    """Whether one is the other scaled, up to the rounding of its sides."""
-    (h, w), (height, width) = depth, image
-    return abs(h * width - w * height) <= max(height, width, h, w)
 
 
 def _white_seems_near(folder: Path, paths: list[str]) -> bool:

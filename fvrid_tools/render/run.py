@@ -93,10 +93,11 @@ def _prepare(out: Path, recipe: Recipe) -> None:
     if path.exists():
         if path.read_bytes() != content.encode():
             raise FvridError(f"{out} holds a render of another recipe or version (see {path}); name another --out.")
-    elif any(entry.suffix != files.UNFINISHED for entry in out.iterdir()):
+    elif not all(files.is_unfinished(entry) for entry in out.iterdir()):
         raise FvridError(f"{out} is not empty and holds no render; name another --out.")
     else:
         files.write_atomic(path, content)
+    files.remove_unfinished(out)
 
 
 def _table(rows: list[dict[str, Any]]) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from ..images import SUFFIXES
@@ -36,31 +37,34 @@ def read(root: Path, pattern: str = DEFAULT_PATTERN) -> Listing:
         image_id = f"{SOURCE}/{path.rpartition('.')[0]}"
         camera_id = match.groupdict().get("camera_id") or None
         records.append(ImageRecord(image_id, SOURCE, path, match["vehicle_id"], camera_id, None, root))
-    vehicles = len({record.vehicle_id for record in records})
-    cameras = len({record.camera_id for record in records if record.camera_id is not None})
-    summary = (
-        f"folder: {len(records)} images of {vehicles} vehicles, {cameras or 'no'} cameras known, "
-        f"{len(rejects)} files whose path does not match the pattern"
-    )
+    summary = f"folder: {count(records)}, {len(rejects)} files whose path does not match the pattern"
     return Listing(sorted(records), rejects, summary)
 
 
-def image_paths(root: Path) -> list[str]:
-    """The image files below `root`, by suffix, relative and with forward slashes, sorted.
+def count(records: Iterable[ImageRecord]) -> str:
+    """How many images, vehicles and known cameras: a part of every summary."""
+    records = list(records)
+    vehicles = len({record.vehicle_id for record in records})
+    cameras = len({record.camera_id for record in records if record.camera_id is not None})
+    return f"{len(records)} images of {vehicles} vehicles, {cameras or 'no'} cameras known"
 
-    Hidden files and folders are left out. Links to folders are followed, each folder once.
+
+def image_paths(root: Path, below: str = "") -> list[str]:
+    """The image files in the folder `below` of `root`, by suffix, relative to `root`, with forward slashes, sorted.
+
+    Hidden files and folders are left out. Links to folders are followed, each folder once. No file is opened.
     Raises FvridError where a name is not UTF-8, as no manifest could hold it.
     """
     found, seen = [], set()
-    for folder, subfolders, names in os.walk(root, followlinks=True):
+    suffixes, top = tuple(SUFFIXES), str(root / below)
+    for folder, subfolders, names in os.walk(top, followlinks=True):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         if (real := os.path.realpath(folder)) in seen:
             subfolders.clear()
             continue
         seen.add(real)
-        below = os.path.relpath(folder, root).replace(os.sep, "/")
-        prefix = "" if below == "." else below + "/"
-        found += [prefix + name for name in names if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES]
+        prefix = f"{below}{folder[len(top) :]}/".replace(os.sep, "/").lstrip("/")
+        found += [prefix + name for name in names if name.lower().endswith(suffixes) and not name.startswith(".")]
     for path in found:
         if not path.isprintable():
             raise FvridError(f"{root}: the file name {path!a} is not printable UTF-8; rename it.")
