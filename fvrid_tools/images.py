@@ -7,6 +7,8 @@ no detour over BGR); every other format, and JPEGs that are CMYK or carry an EXI
 import io
 import struct
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import cv2
@@ -24,6 +26,19 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 MIN_SIDE = 16  # pixels; below it there is no vehicle to see
 MAX_PIXELS = 64_000_000  # more is refused before it is decoded
 JPEG_QUALITY = 95
+
+# what Pillow's decoders raise of files that are not whole
+_BROKEN = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    struct.error,
+    Image.DecompressionBombError,
+)
 
 Codec = Literal["jpeg", "png"]
 CODECS: tuple[Codec, ...] = ("jpeg", "png")
@@ -71,7 +86,7 @@ def _upright(image: Uint8Image, content: bytes) -> Uint8Image:
     try:
         with Image.open(io.BytesIO(content)) as file:
             orientation = file.getexif().get(0x0112, 1)
-    except (OSError, SyntaxError, ValueError, struct.error):
+    except _BROKEN:
         return image
     if orientation in (5, 6, 7, 8):
         image = image.transpose(1, 0, 2)
@@ -83,17 +98,24 @@ def _upright(image: Uint8Image, content: bytes) -> Uint8Image:
 
 
 def _decode_with_pillow(content: bytes) -> Uint8Image:
+    with _opened(content) as image:
+        if image.mode == "F":
+            raise ImageRefused("floating-point pixels: their range is not known; convert it to 8 or 16 bits")
+        return np.array(ImageOps.exif_transpose(_eight_bit(image)).convert("RGB"))
+
+
+@contextmanager
+def _opened(content: bytes) -> Iterator[Image.Image]:
+    """An image that Pillow reads. ImageRefused where it is none, is cut off or has too many pixels."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(content)) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise ImageRefused(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS}")
-                if image.mode == "F":
-                    raise ImageRefused("floating-point pixels: their range is not known; convert it to 8 or 16 bits")
                 image.load()
-                return np.array(ImageOps.exif_transpose(_eight_bit(image)).convert("RGB"))
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
+                yield image
+    except _BROKEN as error:
         what = "not an image" if isinstance(error, UnidentifiedImageError) else f"unreadable: {error}"
         raise ImageRefused(what) from None
 
@@ -144,10 +166,10 @@ def decode_depth(content: bytes) -> FloatArray:
     Raises ImageRefused where it is not a picture.
     """
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        with _opened(content) as image:
             levels = image.convert("L") if image.mode in ("P", "PA", "1") else image  # not the palette's indices
             values = np.asarray(levels)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except ImageRefused as error:
         raise ImageRefused(f"the depth picture is unreadable: {error}") from None
     if values.ndim == 3:
         values = values[..., 0]
