@@ -88,5 +88,5 @@ check-mini: install  ## measure FVRID-Mini: texture, the gap of its fog, difficu
 
 bench: install  ## measure every speed claim; JSON to build/bench
 	mkdir -p build/bench
-	for script in benchmarks/bench_*.py; do \
-	    $(BIN)/python $$script --out build/bench/$$(basename $$script .py).json || exit 1; done
+	status=0; for script in benchmarks/bench_*.py; do \
+	    $(BIN)/python $$script --out build/bench/$$(basename $$script .py).json || status=1; done; exit $$status
