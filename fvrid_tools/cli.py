@@ -2,9 +2,11 @@
 
 import json
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -292,9 +294,16 @@ def _read_sources(
     if labels:
         listings, table = take_labelled(listings, labels, domain)
         click.echo(table, err=True)
-    elif recipe:
-        listings = take_drawn(listings, recipe, domain, seed)
+        return _noted(listings, "--labels", str(labels))
+    if recipe:
+        return _noted(take_drawn(listings, recipe, domain, seed), "--recipe", recipe)
     return listings
+
+
+def _noted(listings: "list[Listing]", option: str, value: str) -> "list[Listing]":
+    """The listings, so that dataset.json's command names the option that chose of them."""
+    *others, last = listings
+    return [*others, replace(last, options=f"{last.options} {option} {shlex.quote(value)}")]
 
 
 def _build(listings: "list[Listing]", out: Path, recipe: "Recipe", workers: int, scheduler: str | None) -> None:

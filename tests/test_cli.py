@@ -66,6 +66,23 @@ def test_build_real_and_pattern(laid_out: Path, tmp_path: Path) -> None:
     assert len(fvrid_tools.open_dataset(tmp_path / "real")) == 48
 
 
+def test_a_recipe_and_a_list_choose_and_are_named_in_the_command(laid_out: Path, tmp_path: Path) -> None:
+    (tmp_path / "few.toml").write_text(
+        'domain = "synthetic"\n[veri-wild]\ntrain = {vehicles = 4, images = 13}\n'
+        "query = {vehicles = 2, images = 2}\ngallery = {vehicles = 2, images = 5}\n"
+    )
+    rows = [f"i,n,Veriwild,FVRID_syn/train_clear,{v:05d}/{i:06d}.jpg\n" for v, i in ((0, 1), (1, 5))]
+    (tmp_path / "two.csv").write_text("IMG,NAME,SOURCE,SAVE,ORI_NAME\n" + "".join(rows))
+    source = ("build-syn", "--src", "veri-wild", "--root", laid_out / "clear", "--depth", "planar")
+    for option, path, count in (("--recipe", "few.toml", 20), ("--labels", "two.csv", 2)):
+        result = run(*source, option, tmp_path / path, "--out", tmp_path / option)
+        assert result.exit_code == 0, result.output
+        assert f"{count} images" in result.stdout
+        assert f"{option} {tmp_path / path}" in manifest.read_dataset(tmp_path / option)["command"]
+    assert run(*source, "--recipe", "a", "--labels", "b", "--out", tmp_path / "x").exit_code == 2
+    assert run("split", tmp_path / "--recipe").stdout.splitlines()[1].split()[1:4] == ["4/13", "2/2", "2/5"]
+
+
 def test_verify_names_what_is_wrong_and_exits_1(copy: Path) -> None:
     (copy / "shard-00000.h5").unlink()
     result = run("verify", copy)
