@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from . import __version__
-from .records import SOURCES, FvridError, OptionError
+from .records import FvridError, OptionError
+from .sources import SOURCES
 
 if TYPE_CHECKING:
     from .build import Recipe

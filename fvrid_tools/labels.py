@@ -15,7 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from .records import SOURCES, Domain, FvridError, ImageRecord, Listing, Reject, Row
+from .records import Domain, FvridError, ImageRecord, Listing, Reject, Row
+from .sources import SOURCES
 
 _COLUMNS = ("SOURCE", "SAVE", "ORI_NAME")
 _SAVE = re.compile(r"FVRID_(?P<set>syn|real|clear)(/(?P<split>train|query|gallery)_(clear|foggy))?", re.IGNORECASE)

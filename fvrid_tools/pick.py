@@ -1,7 +1,7 @@
 """Which images were taken in fog: what `fvrid pick` writes. All are ranked; a person looks at the foggiest and picks.
 
 OUT/density.csv     every image, foggiest first: SOURCE,ORI_NAME,vehicle_id,camera_id,density
-OUT/rejects.csv     what could not be read, and why
+OUT/rejects.csv     what was refused, and why
 OUT/pick.html       the foggiest as a contact sheet; it saves picked.csv, which `fvrid build-real --labels` takes
 
 Images are read twice, so that memory holds a number an image and only the pictures that are shown.
@@ -55,8 +55,8 @@ def pick(
 ) -> Picked:
     """Rank all images, and show the `top` foggiest, of at least `min_density`, on a page in the folder `out`.
 
-    progress: counts images ranked.  Raises FvridError where `out` cannot be written; images that cannot be read are
-    written down there.
+    progress: counts images ranked.  Raises FvridError where `out` cannot be written or a file cannot be read; files
+    that are no usable images are written down there.
     """
     files.make_folder(out)
     records = sorted(record for listing in listings for record in listing.records)
@@ -116,7 +116,7 @@ def _page(
 
 
 def _cards(records: list[ImageRecord], densities: list[float], workers: int) -> list[dict[str, Any]]:
-    """What the page shows of each image; those that have vanished since they were ranked are left out."""
+    """What the page shows of each image; those that have been spoilt since they were ranked are left out."""
     shown = pool.run(
         [_ShowTask(records[i : i + _TASK]) for i in range(0, len(records), _TASK)], workers, lambda n: None
     )
@@ -165,7 +165,7 @@ class _RankTask:
 
 @dataclass(frozen=True)
 class _ShowTask:
-    """Some images, read again and shrunk for the page: data URIs, "" where an image cannot be read any more."""
+    """Some images, read again and shrunk for the page: data URIs, "" where one is no image any more."""
 
     records: list[ImageRecord]
 

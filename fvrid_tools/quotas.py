@@ -111,7 +111,7 @@ def draw(images: Iterable[ImageRecord | Row], recipe: Quotas, seed: int) -> dict
     split: dict[str, str] = {}
     for source in sorted(vehicles.keys() & recipe.keys()):
         own = vehicles[source]
-        order = sorted(own, key=lambda name, source=source: _hash(seed, source, name))  # type: ignore[misc]
+        order = sorted(own, key=lambda name, source=source: lot(seed, source, name))  # type: ignore[misc]
         train_list = [name for name in order if listed[source, name] == {"train"}]
         test_list = [name for name in order if listed[source, name] <= {"test", "query", "gallery"}]
         split |= _draw_source(own, order, (train_list, test_list), recipe[source], seed, source)
@@ -221,15 +221,14 @@ def _exchange(
 
 def _take(chosen: list[str], vehicles: dict[str, list[str]], count: int, least: int, seed: int) -> list[str]:
     """`count` images of the vehicles: one of each first, then `least` - 1 more of each, then any, at random."""
-    ordered = [sorted(vehicles[name], key=lambda image: _hash(seed, "image", image)) for name in chosen]
+    ordered = [sorted(vehicles[name], key=lambda image: lot(seed, "image", image)) for name in chosen]
     sure = [images[i] for i in range(least) for images in ordered]
-    rest = sorted(
-        (image for images in ordered for image in images[least:]), key=lambda image: _hash(seed, "rest", image)
-    )
+    rest = sorted((image for images in ordered for image in images[least:]), key=lambda image: lot(seed, "rest", image))
     return [*sure, *rest[: count - len(sure)]]
 
 
-def _hash(seed: int, *names: str) -> bytes:
+def lot(seed: int, *names: str) -> bytes:
+    """What a name draws; things are ordered by it, so that their own order changes nothing."""
     return hashlib.sha256("\0".join((str(seed), *names)).encode()).digest()
 
 

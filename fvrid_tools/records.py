@@ -20,7 +20,6 @@ class ImageRefused(Exception):
 
 Domain = Literal["synthetic", "real"]
 SPLITS = ("train", "query", "gallery")
-SOURCES = ("veri-wild", "vehicle-1m", "veri", "vehicleid", "fvrid", "folder", "mini")  # that --src names
 
 Part = Literal["clear", "real", "pairs"]  # of a source: clear views, real fog, real fog with clear counterparts
 

@@ -4,21 +4,16 @@ A vehicle is in training or in the test. Of a test vehicle one random image is t
 gallery. Every draw is a hash of (seed, name), so the order of rows changes nothing.
 """
 
-import hashlib
 from collections import defaultdict
 from pathlib import Path
 
 from . import files, manifest
 from .labels import split_as_labelled
-from .quotas import draw, read_recipe
+from .quotas import draw, lot, read_recipe
 from .records import SPLITS, FvridError, Row
 
 Identity = tuple[str, str]
 TEST_SHARE = 0.25  # of the vehicles, where the source's lists do not say; the paper has 1000 of 4000
-
-
-def _draw(seed: int, *names: str) -> bytes:
-    return hashlib.sha256("\0".join((str(seed), *names)).encode()).digest()
 
 
 def assign_splits(rows: list[Row], seed: int, test_share: float = TEST_SHARE, use_lists: bool = True) -> dict[str, str]:
@@ -38,7 +33,7 @@ def assign_splits(rows: list[Row], seed: int, test_share: float = TEST_SHARE, us
     for identity in vehicles.keys() - (test := _test_vehicles(vehicles, seed, test_share, use_lists)):
         split.update({row.image_id: "train" for row in vehicles[identity]})
     for identity in test:
-        images = sorted((row.image_id for row in vehicles[identity]), key=lambda name: _draw(seed, "query", name))
+        images = sorted((row.image_id for row in vehicles[identity]), key=lambda name: lot(seed, "query", name))
         split.update(dict.fromkeys(images, "gallery"))
         if len(images) > 1:
             split[images[0]] = "query"
@@ -68,7 +63,7 @@ def _test_vehicles(vehicles: dict[Identity, list[Row]], seed: int, test_share: f
         elif len(images) > 1:
             drawn[identity[0]].append(identity)
     for identities in drawn.values():
-        identities.sort(key=lambda identity: _draw(seed, "test", *identity))
+        identities.sort(key=lambda identity: lot(seed, "test", *identity))
         test.update(identities[: round(test_share * len(identities))])
     return test
 

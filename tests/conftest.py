@@ -70,3 +70,12 @@ def real_images() -> Path:
     if not REAL_IMAGES.is_dir():
         pytest.skip("the folder of real images is not beside this checkout")
     return REAL_IMAGES
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The browser that pages are tested in."""
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if path is None:
+        pytest.skip("no Chromium here")
+    return path

@@ -6,7 +6,7 @@ import pytest
 from fvrid_tools import labels, sources
 from fvrid_tools.labels import Label
 from fvrid_tools.manifest import read_manifest
-from fvrid_tools.records import FvridError, ImageRecord
+from fvrid_tools.records import FvridError, ImageRecord, Row
 from fvrid_tools.split import assign_splits, write_split
 
 HEAD = "IMG,NAME,SOURCE,SAVE,ORI_NAME\n"
@@ -119,8 +119,6 @@ def test_a_build_takes_what_is_named_and_the_split_is_as_said(laid_out: Path, tm
 
 def test_what_the_list_says_of_query_and_gallery_is_kept_to_the_image(laid_out: Path) -> None:
     records = sources.read_source("veri-wild", laid_out / "clear").records
-    from fvrid_tools.records import Row
-
     wanted = {record.image_id: ("train", "query", "gallery")[i % 3] for i, record in enumerate(records)}
     rows = [
         Row.of(record, domain="synthetic", sha256="", place=("s", 0), size=(1, 1))._replace(

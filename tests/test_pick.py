@@ -5,7 +5,6 @@ import html
 import io
 import json
 import re
-import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -105,14 +104,6 @@ def test_names_are_escaped(picked: Path) -> None:
     assert HOSTILE not in text
     assert f'data-vehicle="{html.escape(HOSTILE).replace("&quot;", "&#34;")}"' in text
     assert not re.findall(r"""(?:src|href)=["']?(?:https?:|//)""", text)
-
-
-@pytest.fixture(scope="module")
-def chromium() -> str:
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if path is None:
-        pytest.skip("no Chromium here")
-    return path
 
 
 def done_on(page: Path, act: str, chromium: str, folder: Path) -> tuple[object, str]:

@@ -255,14 +255,6 @@ def test_the_card_is_read_by_the_hub_and_the_folder_by_from_pretrained(studied: 
         SJDL.from_pretrained(studied / "tensorboard")
 
 
-@pytest.fixture(scope="module")
-def chromium() -> str:
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if path is None:
-        pytest.skip("no Chromium here")
-    return path
-
-
 def opened(chromium: str, page: Path, hash: str, folder: Path) -> tuple[str, str, list[str]]:
     """The document after its scripts ran, the browser's log, the addresses asked for."""
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
