@@ -77,7 +77,7 @@ def test_killed_at_twenty_random_moments(undisturbed: Path, out: Path) -> None:
 
 def test_an_interrupt_is_one_sentence_and_leaves_no_process(out: Path) -> None:
     slow = "--codec", "png"
-    process = start(out, *slow, start_new_session=True)
+    process = start(out, *slow, start_new_session=True, preexec_fn=heed_interrupts)
     wait_for_a_shard(out)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the workers get it too
     _, errors = process.communicate(timeout=60)
@@ -93,6 +93,11 @@ def test_an_interrupt_is_one_sentence_and_leaves_no_process(out: Path) -> None:
     finish(out, *slow)
     assert before.items() <= finished_shards(out).items()
     assert find_problems(out) == []
+
+
+def heed_interrupts() -> None:
+    """A shell starts what it puts in the background deaf to them, the tests with it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def is_alive(group: int) -> bool:
