@@ -547,6 +547,11 @@ _FOGS: dict[str, Any] = {
     help="Test vehicles in fog whose clear counterparts are rendered too.",
 )
 @click.option(
+    "--counterparts",
+    is_flag=True,
+    help="Render the views of this --fog on a clear day instead, under the same names: what a defogger is to find.",
+)
+@click.option(
     "--wide",
     is_flag=True,
     help="A camera of its own for every view, near and far, at any angle, and all kinds as often: to learn depth from.",
@@ -565,6 +570,7 @@ def render(
     views: int,
     fog: str,
     pairs: int,
+    counterparts: bool,
     wide: bool,
     size: int,
     samples: int,
@@ -579,13 +585,17 @@ def render(
         raise OptionError(f"--size {size}: take a multiple of 4.")
     if pairs and fog == "none":
         raise OptionError("--pairs: clear views have no clear counterpart; name a --fog.")
+    if counterparts and fog == "none":
+        raise OptionError("--counterparts: these views are clear already; name the --fog they are to be without.")
+    if counterparts and pairs:
+        raise OptionError("--counterparts: every view is rendered clear; leave --pairs out.")
     if wide and fog != "none":
         raise OptionError("--wide: these views carry depth, which views in fog do not; leave --fog out.")
     from .render.plan import Fleet
     from .render.run import Recipe, render
 
     fleet = Fleet(seed=seed, vehicles=vehicles, views=views, fog=_FOGS[fog], pairs=pairs, wide=wide)
-    recipe = Recipe(fleet=fleet, size=size, samples=samples)
+    recipe = Recipe(fleet=fleet, size=size, samples=samples, counterparts=counterparts)
     with _bar(vehicles * views, "render") as progress:
         count = render(out, recipe, workers, progress)
     click.echo(f"{out}: {count} images of {vehicles} vehicles")

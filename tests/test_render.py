@@ -317,7 +317,8 @@ def rendered(tmp_path_factory):
     root = tmp_path_factory.mktemp("render")
     clear = ["render", "--out", str(root / "clear"), "--vehicles", "4", "--views", "2", "--seed", "3"]
     fog = ["render", "--out", str(root / "fog"), "--vehicles", "2", "--views", "1", "--fog", "mixed", "--pairs", "1"]
-    for command in (clear, fog):
+    counterparts = ["render", "--out", str(root / "counterparts"), *fog[3:-2], "--counterparts"]
+    for command in (clear, fog, counterparts):
         small = [*command, "--size", "32", "--samples", "4", "--workers", "1"]
         done = CliRunner().invoke(cli, small)
         assert done.exit_code == 0, done.output
@@ -351,6 +352,18 @@ def test_pairs_have_a_clear_counterpart_and_depth(rendered):
     assert 0.4 < images.decode_depth(depth[0].read_bytes()).mean() < 1
 
 
+def test_counterparts_are_the_clear_images_of_pairs_for_every_view(rendered):
+    root = rendered / "counterparts"
+    names = [sorted(path.relative_to(of) for path in of.rglob("*.jpg")) for of in (root, rendered / "fog")]
+    assert [name for name in names[1] if name.parts[0] == "images"] == names[0]
+    (pair,) = sorted((rendered / "fog" / "clear").rglob("*.jpg"))
+    for kind, path in (("images", pair), ("depth", pair.with_suffix(".png"))):
+        name = path.relative_to(rendered / "fog" / "clear")
+        ours = (root / kind / name).read_bytes()
+        assert ours == (rendered / "fog" / ("depth" if kind == "depth" else "clear") / name).read_bytes()
+    assert all(view.cells["fog"] == view.cells["pair"].strip("0") == "" for view in mini.find_views(root, "clear"))
+
+
 def test_a_stopped_render_goes_on_and_gives_the_same_bytes(rendered):
     paths = sorted(path for path in (rendered / "clear").rglob("*.*") if path.is_file())
     before = {path: path.read_bytes() for path in paths}
@@ -370,6 +383,8 @@ def test_a_stopped_render_goes_on_and_gives_the_same_bytes(rendered):
         (["--size", "33"], "multiple of 4"),
         (["--pairs", "2"], "name a --fog"),
         (["--vehicles", "0"], "--vehicles"),
+        (["--counterparts"], "are clear already"),
+        (["--counterparts", "--fog", "mixed", "--pairs", "1"], "leave --pairs out"),
         (["--vehicles", "4", "--fog", "mixed", "--pairs", "40"], "ask for fewer"),
     ],
 )

@@ -11,7 +11,7 @@ import csv
 import io
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -56,11 +56,19 @@ class Recipe:
     fleet: plan.Fleet
     size: int = 128  # pixels a side
     samples: int = 12  # paths a pixel
+    counterparts: bool = False  # the foggy views of the fleet on a clear day, under the same names
 
     def describe(self) -> dict[str, Any]:
         """As in render.json: with the versions of everything that could change a byte."""
         drawn = {"format": FORMAT, **asdict(self.fleet), "size": self.size, "samples": self.samples}
+        if self.counterparts:
+            drawn["counterparts"] = True
         return {**drawn, "versions": {name: version(name) for name in _VERSIONED}}
+
+    def views_of(self, index: int) -> list[plan.View]:
+        """The views of a vehicle as they are to be rendered."""
+        views = self.fleet.views_of(index)
+        return [replace(view.without_fog(), pair=False) for view in views] if self.counterparts else views
 
 
 def render(out: Path, recipe: Recipe, workers: int = 1, progress: Progress | None = None) -> int:
@@ -119,7 +127,7 @@ class VehicleTask:
 
     @cached_property
     def views(self) -> list[plan.View]:
-        return self.recipe.fleet.views_of(self.index)
+        return self.recipe.views_of(self.index)
 
     def rows(self) -> list[dict[str, Any]]:
         """Lines of views.csv."""
