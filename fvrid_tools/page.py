@@ -96,7 +96,41 @@ def scatter(groups: Mapping[str, Sequence[Point]], title: str) -> Markup:
             name = Markup.escape(", ".join(f"{name} {value}" for name, value in point.facts.items()))
             place = f'cx="{frame.x(point.x):.1f}" cy="{frame.y(point.y):.1f}"'
             dots.append(f'<circle {place} r="3.5" fill="{colour}" {facts}><title>{name}</title></circle>')
-    return frame.figure(title, "".join(dots))
+    return _figure(title, "".join(dots))
+
+
+def intervals(rows: Mapping[str, tuple[float, float, float]], title: str) -> Markup:
+    """A chart of named values with their intervals (value, low, high), one below the other."""
+    row, left, right = 22, 130, 60  # pixels
+    height = row * len(rows) + _BOTTOM + _TOP
+    most = max((high for _, _, high in rows.values()), default=1.0) or 1.0
+
+    def x(value: float) -> float:
+        return left + value / most * (_WIDTH - left - right)
+
+    parts = []
+    for share in (0, 0.25, 0.5, 0.75, 1):
+        at = x(share * most)
+        parts.append(f'<line x1="{at:.1f}" x2="{at:.1f}" y1="{_TOP}" y2="{height - _BOTTOM}" class="grid"/>')
+        parts.append(f'<text x="{at:.0f}" y="{height - 8}" text-anchor="middle">{share * most:.3g}</text>')
+    for i, (name, (value, low, high)) in enumerate(rows.items()):
+        y, colour = _TOP + row * (i + 0.5), _COLOURS[0]
+        parts.append(f'<text x="{left - 8}" y="{y + 4:.1f}" text-anchor="end">{Markup.escape(name)}</text>')
+        parts.append(
+            f'<line x1="{x(low):.1f}" x2="{x(high):.1f}" y1="{y:.1f}" y2="{y:.1f}" stroke="{colour}" stroke-width="2"/>'
+        )
+        parts.append(f'<circle cx="{x(value):.1f}" cy="{y:.1f}" r="4" fill="{colour}"/>')
+        parts.append(f'<text x="{x(high) + 8:.1f}" y="{y + 4:.1f}">{value:.2f}</text>')
+    return _figure(title, "".join(parts), height)
+
+
+def as_svg_file(figure: Markup) -> str:
+    """The picture of a chart as a file by itself, in colours that are read on white."""
+    style = "<style>text{font:11px sans-serif;fill:#333}.grid{stroke:#ccc}</style>"
+    background = '<rect width="100%" height="100%" fill="#fff"/>'
+    svg = str(figure)[str(figure).index("<svg") : str(figure).index("</svg>")]
+    head, _, body = svg.partition(">")
+    return f'{head} xmlns="http://www.w3.org/2000/svg">{style}{background}{body}</svg>\n'
 
 
 class _Frame:
@@ -123,11 +157,12 @@ class _Frame:
             ticks.append(
                 f'<line x1="{_LEFT}" x2="{_WIDTH - 10}" y1="{self.y(y):.1f}" y2="{self.y(y):.1f}" class="grid"/>'
             )
-        return self.figure(title, "".join(ticks) + body)
+        return _figure(title, "".join(ticks) + body)
 
-    def figure(self, title: str, body: str) -> Markup:
-        name = Markup.escape(title)
-        return Markup(
-            f'<figure><figcaption>{name}</figcaption><svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img"'
-            f' aria-label="{name}">{body}</svg></figure>'
-        )
+
+def _figure(title: str, body: str, height: int = _HEIGHT) -> Markup:
+    name = Markup.escape(title)
+    return Markup(
+        f'<figure><figcaption>{name}</figcaption><svg viewBox="0 0 {_WIDTH} {height}" role="img"'
+        f' aria-label="{name}">{body}</svg></figure>'
+    )

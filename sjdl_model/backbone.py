@@ -17,13 +17,24 @@ class Backbone(nn.Module):
 
     Raises ConfigError where timm does not know the name, the model has fewer than four stages, last_stride=1
     cannot be had, or the weights cannot be loaded.
+
+    standardize: each image's channels are brought to mean 0 and deviation 1, which takes away what fog does to an image
+    as a whole, in place of the normalisation by the mean and deviation of ImageNet.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, name: str, *, pretrained: bool | str = False, last_stride: int | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        pretrained: bool | str = False,
+        last_stride: int | None = None,
+        standardize: bool = False,
+    ) -> None:
         super().__init__()
+        self.standardize = standardize
         self.stages = _create(name, pretrained)
         self.channels: list[int] = self.stages.feature_info.channels()
         self.strides: list[int] = self.stages.feature_info.reduction()
@@ -41,7 +52,12 @@ class Backbone(nn.Module):
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """image: (B, 3, H, W) in [0, 1].  -> four maps (B, channels[i], H / strides[i], W / strides[i])."""
-        maps: list[Tensor] = self.stages((image - self.mean) / self.std)
+        if self.standardize:
+            deviation, mean = torch.std_mean(image, dim=(2, 3), keepdim=True)  # (B, 3, 1, 1)
+            normal = (image - mean) / (deviation + 0.01)  # a uniform image stays finite
+        else:
+            normal = (image - self.mean) / self.std
+        maps: list[Tensor] = self.stages(normal)
         return maps
 
 

@@ -20,6 +20,16 @@ PATH = click.Path(path_type=Path)
 CONDITIONS = ("foggy", "clear", "defogged")  # as in evaluate.py, which needs torch
 
 
+_CHANGES = click.option(
+    "--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a key of the recipe; may repeat."
+)
+_COUNTERPARTS = click.option(
+    "--counterparts",
+    type=PATH,
+    help="Dataset of the clear images of --real's scenes (fvrid render --counterparts): restoration towards the truth.",
+)
+
+
 class _Sentences(click.Group):
     """Turns the errors a user can mend into one sentence: exit code 2 for recipes and options, 1 for data."""
 
@@ -55,11 +65,20 @@ def cli() -> None:
 @cli.command()
 @click.option("--data", type=PATH, default="data/fvrid-syn", show_default=True, help="Synthetic dataset, split.")
 @click.option("--real", type=PATH, help="Real dataset, split; without it defogging is learned with clear images only.")
+@_COUNTERPARTS
 @click.option("--recipe", default="default", show_default=True, help="A name in manifests/ or a TOML file.")
-@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a key of the recipe; may repeat.")
+@_CHANGES
 @click.option("--run", type=PATH, required=True, help="A new folder for everything the training leaves.")
 @click.option("--resume", is_flag=True, help="Go on from the run's last checkpoint; without one, start.")
-def train(data: Path, real: Path | None, recipe: str, changes: tuple[str, ...], run: Path, resume: bool) -> None:
+def train(
+    data: Path,
+    real: Path | None,
+    counterparts: Path | None,
+    recipe: str,
+    changes: tuple[str, ...],
+    run: Path,
+    resume: bool,
+) -> None:
     """Train the network into the folder RUN.
 
     On several GPUs: torchrun --nproc-per-node N -m -- sjdl_model train ... (the -- keeps torchrun from taking --run for
@@ -75,9 +94,10 @@ def train(data: Path, real: Path | None, recipe: str, changes: tuple[str, ...], 
     from .train import TerminatedError
     from .train import train as run_training
 
-    datasets = open_dataset(data), None if real is None else open_dataset(real)
+    clear, foggy, of_foggy = (None if path is None else open_dataset(path) for path in (data, real, counterparts))
+    assert clear is not None
     try:
-        run_training(*datasets, resolved, run, resume=resume)
+        run_training(clear, foggy, resolved, run, counterparts=of_foggy, resume=resume)
     except TerminatedError as error:
         click.echo(str(error), err=True)
         raise SystemExit(128 + signal.SIGTERM) from None
@@ -255,6 +275,64 @@ def report(run: Path, data: Path | None, real: Path | None, betas: str, scoring:
             return
     click.echo(as_text(summary_table(run, found)))
     click.echo(f"{run / RESULTS_PAGE}")
+
+
+@cli.command()
+@click.option("--data", type=PATH, required=True, help="Synthetic dataset, split.")
+@click.option("--real", type=PATH, required=True, help="Real dataset, split.")
+@_COUNTERPARTS
+@click.option("--recipe", default="default", show_default=True, help="What all arms have in common.")
+@_CHANGES
+@click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Runs of each arm.")
+@click.option(
+    "--arms", help="Of headroom,oracle,baseline,jdl,sjdl_no_sc,sjdl,conv_2,...,conv_5; '' for none.  [default: all]"
+)
+@click.option(
+    "--arm",
+    "own",
+    multiple=True,
+    metavar="NAME[@ARM]:KEY=VALUE,...",
+    help="One more arm, on top of sjdl or of ARM; may repeat.",
+)
+@click.option("--validation", is_flag=True, help="Leave the test vehicles alone: score on a part of the others.")
+@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Runs at once.")
+@click.option("--out", type=PATH, required=True, help="A folder for the runs; the same command goes on where it was.")
+def ablate(
+    data: Path,
+    real: Path,
+    counterparts: Path | None,
+    recipe: str,
+    changes: tuple[str, ...],
+    seeds: int,
+    arms: str | None,
+    own: tuple[str, ...],
+    validation: bool,
+    jobs: int,
+    out: Path,
+) -> None:
+    """Train and score the rows of the paper's Tables 4 and 5 and their bounds, the seeds in pairs.
+
+    headroom is trained and tested on clear images, oracle is given the true clear images of real fog; both need
+    --counterparts for that, without which the headroom is that of synthetic data and the oracle is left out. Prints the
+    comparison; OUT/results.json, figure.svg and ablation.html have it too.
+    """
+    from tqdm import tqdm
+
+    from .ablation import PAGE, Data, ablate, write_page
+    from .arms import chosen
+    from .compare import compare, table
+    from .tables import as_text
+
+    wanted = chosen(arms, own)
+    with tqdm(total=len(wanted) * seeds, desc="ablate", unit=" runs", disable=None) as bar:
+        datasets = Data(synthetic=data, real=real, counterparts=counterparts, validation=validation)
+        results = ablate(datasets, wanted, seeds, out, recipe, changes, jobs, bar.update)
+    for name, of in results.items():
+        if not of:
+            click.echo(f"{name} is left out: real fog has no clear images; name their --counterparts.", err=True)
+    click.echo(as_text(table(compare(results))))
+    write_page(out, results)
+    click.echo(f"{out / PAGE}")
 
 
 @cli.command()

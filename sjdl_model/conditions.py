@@ -96,13 +96,16 @@ def visibility(beta: float) -> float:
 
 
 @torch.inference_mode()
-def defogging_quality(embedder: Embedder, data: Dataset, defogs: bool = True) -> dict[str, dict[str, Any]]:
+def defogging_quality(
+    embedder: Embedder, data: Dataset, defogs: bool = True, truth: Dataset | None = None
+) -> dict[str, dict[str, Any]]:
     """PSNR (dB) and SSIM against the clear images, of "foggy" and "defogged" images at the network's size.
 
+    truth: where the clear images are, by image_id, if not in `data`.
     -> {"foggy": {"psnr": mean, "psnr_interval": (low, high), "ssim": ...}, ...}; means of the images' own values.
     """
     every: dict[str, list[NDArray[np.float64]]] = {}
-    for foggy, clear in _pairs(embedder, data):
+    for foggy, clear in _pairs(embedder, data, truth or data):
         shown = {"foggy": foggy, **({"defogged": embedder.net.defog(foggy).float()} if defogs else {})}
         for name, image in shown.items():
             for measure, values in (("psnr", _psnr(image, clear)), ("ssim", _ssim(image, clear))):
@@ -119,12 +122,15 @@ def defogging_quality(embedder: Embedder, data: Dataset, defogs: bool = True) ->
     return found
 
 
-def _pairs(embedder: Embedder, data: Dataset) -> Iterator[tuple[Tensor, Tensor]]:
+def _pairs(embedder: Embedder, data: Dataset, truth: Dataset) -> Iterator[tuple[Tensor, Tensor]]:
     """(B, 3, S, S) foggy and clear, in [0, 1]."""
     embedder.net.to(embedder.device).eval()
+    embedder.net.use_statistics_of(data.info["domain"])
+    row_of = {row.image_id: row for row in truth.rows}
+    truth = truth.take([row_of[row.image_id] for row in data.rows])
     foggy, clear = (
-        image_batches(ImageSet(data, embedder.size, pick), BATCH, embedder.workers, embedder.device)
-        for pick in (images_of.foggy, images_of.clear)
+        image_batches(ImageSet(part, embedder.size, pick), BATCH, embedder.workers, embedder.device)
+        for part, pick in ((data, images_of.foggy), (truth, images_of.clear))
     )
     yield from zip(foggy, clear, strict=True)
 

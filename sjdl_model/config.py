@@ -11,10 +11,15 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from fvrid_tools.files import MANIFESTS, find_manifest
+from fvrid_tools.fog import PRESETS
 
 RESTORATION_NORMS = ("l2", "mse")
 SELF_CONSTRAINTS = ("global", "phase")
+IMAGES = ("foggy", "clear")
 PRECISIONS = ("float32", "tf32", "bfloat16", "float16")
+
+
+IMAGE_TERMS = ("restoration", "color_entropy", "dark_channel", "total_variation", "self_constraint")
 
 
 class ConfigError(Exception):
@@ -36,6 +41,8 @@ class Weights:
     dark_channel: float = 1e-5  # lambda2
     total_variation: float = 1e-5  # lambda3
     self_constraint: float = 300.0  # lambda4
+    agreement_shared: float = 0.0  # of a clear image and its foggy twin, at the shared stage; not of the paper
+    agreement_embedding: float = 0.0  # the same at the pooled feature
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +50,7 @@ class Fog:
     """Where the fog of synthetic training images comes from."""
 
     redraw: bool = False  # beta and A drawn anew for every visit, from the dataset's ranges, instead of the stored fog
+    preset: str = ""  # from the ranges of one of fvrid_tools.fog.PRESETS instead of the dataset's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +73,9 @@ class Recipe:
     label_smoothing: float = 0.0
     restoration_norm: str = "l2"  # of Eq. 4: "l2" as printed, or "mse"
     self_constraint: str = "global"  # reading of Eq. 10: "global" as printed, or "phase"
+    images: str = "foggy"  # what identities are learned from; "clear" is for bounds, see ablation.py
+    domain_statistics: bool = False  # batch norm keeps running statistics of its own for each domain
+    standardize: bool = False  # each image's channels to mean 0 and deviation 1 before the backbone, not ImageNet's
     seed: int = 0
     workers: int = 2  # processes that decode images; their number changes no number
     precision: str = "float32"  # of the network's products in training; losses and weights are float32 in any case
@@ -92,6 +103,12 @@ class Recipe:
             "weights.triplet and weights.identity must not both be 0": self.weights.triplet or self.weights.identity,
             "label_smoothing must be in [0, 1)": 0 <= self.label_smoothing < 1,
             f"precision must be one of {PRECISIONS}": self.precision in PRECISIONS,
+            f"images must be one of {IMAGES}": self.images in IMAGES,
+            f"fog.preset must be one of {('', *PRESETS)}": self.fog.preset in ("", *PRESETS),
+            "fog.preset is of fog that is drawn anew; set fog.redraw=true": self.fog.redraw or not self.fog.preset,
+            "restoration is towards the clear image; with images=clear set the weights of the image terms to 0": (
+                self.images == "foggy" or not any(getattr(self.weights, name) for name in IMAGE_TERMS)
+            ),
             f"restoration_norm must be one of {RESTORATION_NORMS}": self.restoration_norm in RESTORATION_NORMS,
             f"self_constraint must be one of {SELF_CONSTRAINTS}": self.self_constraint in SELF_CONSTRAINTS,
         }

@@ -12,6 +12,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from fvrid_tools.dataset import Dataset as FvridDataset
 from fvrid_tools.dataset import Sample
+from fvrid_tools.fog import FogRange
+from fvrid_tools.images import Uint8Image
 
 from . import processes, transforms
 from .config import DataError
@@ -30,13 +32,15 @@ class Batch(NamedTuple):
     position: Tensor  # (B,) int64, in the training set
     depth: Tensor | None = None  # (B, 1, S, S) float32 in [0, 1], where the fog is to be drawn anew
     fog: Tensor | None = None  # (B, 2) float32, beta and A, where it is
+    counterpart: Tensor | None = None  # (B, 3, S, S), the true clear images of real ones; for the oracle only
 
     def to(self, device: torch.device) -> "Batch":
         """Move to the device; there, where it is cheap, turn images to float (channels last) and add fog."""
         clear = None if self.clear is None else _to_float(self.clear, device)
         label, position = (tensor.to(device, non_blocking=True) for tensor in (self.label, self.position))
         if clear is None or self.depth is None or self.fog is None:
-            return Batch(_to_float(self.foggy, device), clear, label, position)
+            counterpart = None if self.counterpart is None else _to_float(self.counterpart, device)
+            return Batch(_to_float(self.foggy, device), clear, label, position, counterpart=counterpart)
         depth, fog = (tensor.to(device, non_blocking=True) for tensor in (self.depth, self.fog))
         return Batch(add_fog(clear, depth, fog), clear, label, position)
 
@@ -60,16 +64,26 @@ class TrainingSet(Dataset[Batch]):
     data: FvridDataset
     labels: list[int]  # of each image
     size: int  # pixels
-    redraw: bool = False  # give depth and a draw of the fog as well
+    fog: FogRange | None = None  # give depth, and a draw of the fog from these ranges, as well
+    counterparts: "Counterparts | None" = None  # of a real dataset
+    clear: bool = False  # the clear images in place of the foggy ones
 
     @classmethod
-    def of(cls, data: FvridDataset, size: int, redraw: bool = False) -> "TrainingSet":
+    def of(
+        cls,
+        data: FvridDataset,
+        size: int,
+        fog: FogRange | None = None,
+        counterparts: "Counterparts | None" = None,
+        clear: bool = False,
+    ) -> "TrainingSet":
         """The "train" split of `data`. Raises DataError where it is empty."""
         train = data.select(split="train")
         if not len(train):
             raise DataError(f"{data.folder} has no training images; run fvrid split {data.folder} first")
         names = {identity: label for label, identity in enumerate(sorted({row.identity for row in train.rows}))}
-        return cls(train, [names[row.identity] for row in train.rows], size, redraw)
+        labels = [names[row.identity] for row in train.rows]
+        return cls(train, labels, size, fog, counterparts, clear)
 
     def hold_out(self) -> tuple["TrainingSet", "TrainingSet"]:
         """What to train on, and VALIDATION images to look at: the last image each of vehicles evenly spaced among those
@@ -99,29 +113,38 @@ class TrainingSet(Dataset[Batch]):
     def __getitem__(self, visit: Visit) -> Batch:
         """One image, without the leading B."""
         sample = self.data[visit.image]
-        channels = transforms.augment(_channels(sample), self.size, visit.seed)
+        channels = transforms.augment(self._channels(sample), self.size, visit.seed)
         return self._batch(visit.image, channels, **self._redrawn(sample, visit.seed))
 
     def as_it_is(self, position: int) -> Batch:
         """One image in its stored fog, resized and not augmented, without the leading B."""
-        return self._batch(position, transforms.resize(_channels(self.data[position]), self.size))
+        return self._batch(position, transforms.resize(self._channels(self.data[position]), self.size))
 
     def _batch(self, position: int, channels: Tensor, **redrawn: Tensor) -> Batch:
         images = torch.split(channels, 3)
+        real = self.data.rows[position].domain == "real"
         return Batch(
             foggy=images[0],
-            clear=images[1] if len(images) > 1 else None,
+            clear=None if real else images[-1],
             label=torch.tensor(self.labels[position]),
             position=torch.tensor(position),
+            counterpart=images[1] if real and len(images) > 1 else None,
             **redrawn,
         )
 
+    def _channels(self, sample: Sample) -> Tensor:
+        """(3 or 6, H, W): what identities are learned from, and the clear image where it is another that is known."""
+        known = sample.clear if self.counterparts is None else self.counterparts.of(sample.image_id)
+        scene = [known if self.clear and known is not None else sample.foggy]
+        if known is not None and not self.clear:
+            scene.append(known)
+        return torch.from_numpy(np.concatenate(scene, axis=2)).permute(2, 0, 1)
+
     def _redrawn(self, sample: Sample, seed: int) -> dict[str, Tensor]:
-        if not self.redraw or sample.depth is None:
+        if self.fog is None or sample.depth is None:
             return {}
         draws = np.random.default_rng([seed, 1])  # another stream than the augmentation's
-        ranges = self.data.info["fog"]
-        fog = [draws.uniform(*ranges[name]) for name in ("beta", "airlight")]
+        fog = [draws.uniform(*limits) for limits in (self.fog.beta, self.fog.airlight)]
         depth = torch.from_numpy(sample.depth)[None]
         return {
             "depth": transforms.augment(depth, self.size, seed).clamp(0, 1),
@@ -129,10 +152,20 @@ class TrainingSet(Dataset[Batch]):
         }
 
 
-def _channels(sample: Sample) -> Tensor:
-    """(3 or 6, H, W): foggy, and clear where there is one."""
-    scene = [sample.foggy] if sample.clear is None else [sample.foggy, sample.clear]
-    return torch.from_numpy(np.concatenate(scene, axis=2)).permute(2, 0, 1)
+class Counterparts:
+    """The images of real fog's scenes on a clear day, which no camera has: rendered, for bounds on what is possible."""
+
+    def __init__(self, data: FvridDataset, real: FvridDataset) -> None:
+        """data: a synthetic dataset whose clear images have the ids of `real`'s. DataError where one is missing."""
+        self._data = data
+        self._position = {row.image_id: i for i, row in enumerate(data.rows)}
+        for row in real.rows:
+            if row.image_id not in self._position or row.domain != "real":
+                raise DataError(f"{data.folder} has no clear counterpart of {row.image_id} of {real.folder}.")
+
+    def of(self, image_id: str) -> Uint8Image:
+        """(H, W, 3) uint8 RGB."""
+        return clear(self._data[self._position[image_id]])
 
 
 def collate(items: Sequence[Batch]) -> Batch:

@@ -3,10 +3,11 @@
 from collections.abc import Iterable, Iterator
 
 from fvrid_tools.dataset import Dataset
+from fvrid_tools.fog import PRESETS, FogRange
 
 from . import processes
 from .config import ConfigError, DataError, Recipe
-from .data import Batch, TrainingSet, training_batches
+from .data import Batch, Counterparts, TrainingSet, training_batches
 from .engine import Step, alternate
 from .network import Architecture
 from .samplers import PKSampler
@@ -16,8 +17,13 @@ class Domains:
     """The "train" splits of a synthetic dataset and, where there is one, a real dataset, by domain: `sets` to train on,
     `validation` to look at (`TrainingSet.hold_out`)."""
 
-    def __init__(self, data: Dataset, real: Dataset | None, recipe: Recipe) -> None:
-        """Raises DataError for a dataset of the other domain, of pairs, without training images or with too few
+    def __init__(
+        self, data: Dataset, real: Dataset | None, recipe: Recipe, counterparts: Dataset | None = None
+    ) -> None:
+        """counterparts: clear images of `real`'s scenes; they become restoration targets in place of the unsupervised
+        terms, or what identities are learned from where the recipe says so.
+
+        Raises DataError for a dataset of the other domain, of pairs, without training images or with too few
         vehicles; ConfigError where the images of a batch cannot be shared evenly by the processes."""
         for dataset, domain in ((data, "synthetic"), (real, "real")):
             if dataset is not None and dataset.info["domain"] != domain:
@@ -30,9 +36,16 @@ class Domains:
         if images % count:
             raise ConfigError(f"{count} processes cannot share p x k = {images} images evenly; set p to a multiple.")
         self._recipe = recipe
-        whole = {"synthetic": TrainingSet.of(data, recipe.image_size, recipe.fog.redraw)}
+        clear = recipe.images == "clear"
+        if clear and real is not None and counterparts is None:
+            raise DataError(f"{real.folder} has no clear images to train on; leave --real out, or add --counterparts.")
+        if counterparts is not None and real is None:
+            raise DataError("--counterparts are of the images of --real; name that too.")
+        self.datasets = [dataset for dataset in (data, real) if dataset is not None]
+        whole = {"synthetic": TrainingSet.of(data, recipe.image_size, _redrawn(data, recipe), clear=clear)}
         if real is not None:
-            whole["real"] = TrainingSet.of(real, recipe.image_size)
+            known = None if counterparts is None else Counterparts(counterparts, real)
+            whole["real"] = TrainingSet.of(real, recipe.image_size, counterparts=known, clear=clear)
         parts = {domain: training.hold_out() for domain, training in whole.items()}
         self.sets = {domain: training for domain, (training, _) in parts.items()}
         self.validation = {domain: held for domain, (_, held) in parts.items()}
@@ -48,8 +61,10 @@ class Domains:
             shared_stage=recipe.shared_stage,
             last_stride=recipe.last_stride,
             image_size=recipe.image_size,
+            standardize=recipe.standardize,
+            domain_statistics=recipe.domain_statistics,
         )
-        self.data_sha256 = " ".join(d.info["manifest_sha256"] for d in (data, real) if d is not None)
+        self.data_sha256 = " ".join(d.info["manifest_sha256"] for d in (data, real, counterparts) if d is not None)
 
     def steps(self, first: int, last: int, pin: bool) -> Iterator[Step]:
         """Steps `first` to `last` - 1, this process's part of each; loaders work ahead across epochs."""
@@ -68,3 +83,14 @@ class Domains:
             for (name, training), batch in zip(self.sets.items(), domains, strict=False)
             if batch is not None
         }
+
+
+def _redrawn(data: Dataset, recipe: Recipe) -> FogRange | None:
+    """The ranges that a recipe draws fog from anew; None where the stored fog is to be taken."""
+    if not recipe.fog.redraw or recipe.images == "clear":
+        return None
+    if recipe.fog.preset:
+        return PRESETS[recipe.fog.preset]
+    if "fog" not in data.info or isinstance(data.info["fog"], str):
+        raise DataError(f"{data.folder} came with its fog, whose ranges are not known; set fog.preset.")
+    return FogRange(**{name: tuple(limits) for name, limits in data.info["fog"].items()})

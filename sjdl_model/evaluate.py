@@ -84,6 +84,7 @@ class Embedder:
         """(N, D) of a dataset's images in one of CONDITIONS, or as `pick` makes them of the samples."""
         chosen = pick or (images_of.clear if condition == "clear" else images_of.foggy)
         mine = data.take(data.rows[processes.share(len(data))])
+        self.net.use_statistics_of(data.info["domain"])
         found = embed(
             self.net.to(self.device),
             image_batches(ImageSet(mine, self.size, chosen), BATCH, self.workers, self.device),

@@ -43,6 +43,16 @@ def restoration_loss(defogged: Tensor, clear: Tensor, norm: str = "l2") -> Tenso
     return norms.mean()
 
 
+def agreement_loss(foggy: Tensor, clear: Tensor) -> Tensor:
+    """1 - cosine of the features of a foggy image and of its clear twin, the mean over the batch; not of the paper.
+
+    foggy, clear: (B, ...), in [0, 2]: 0 where they point the same way.
+    """
+    if foggy.shape != clear.shape:
+        raise ValueError(f"foggy is {tuple(foggy.shape)} and clear {tuple(clear.shape)}: they must agree")
+    return 1 - F.cosine_similarity(foggy.float().flatten(1), clear.float().flatten(1), dim=1).mean()
+
+
 def color_entropy_loss(defogged: Tensor) -> Tensor:
     """Eq. 6 with the sign that its text asks for: minus the entropy of 256 colour levels, so that less fog is lower.
 

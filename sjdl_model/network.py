@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from . import norms
 from .backbone import Backbone
 from .config import DataError
 from .firm import FIRM
@@ -31,6 +32,7 @@ class SJDLOutput(NamedTuple):
     logits_synthetic: Tensor  # (B, num_synthetic)
     logits_real: Tensor | None  # (B, num_real), None where the network has no real vehicles
     defogged: Tensor | None  # (B, 3, H, W) in [0, 1], None where it was not asked for
+    shared: Tensor  # (B, C, H / stride, W / stride), the shared stage's map
 
 
 class SJDL(nn.Module):
@@ -38,6 +40,8 @@ class SJDL(nn.Module):
 
     num_synthetic, num_real: training vehicles of the two domains (num_real may be 0).
     backbone: any timm model with four feature stages; pretrained: True, False, or a local weights file.
+    standardize: see Backbone.  domain_statistics: batch norm has running statistics of its own for each domain, and
+    `use_statistics_of` says whose are in use.
     Raises ConfigError where the backbone cannot be made, ValueError for another shared_stage than 2 to 5.
     """
 
@@ -50,18 +54,23 @@ class SJDL(nn.Module):
         *,
         last_stride: int | None = None,
         pretrained: bool | str = False,
+        standardize: bool = False,
+        domain_statistics: bool = False,
     ) -> None:
         super().__init__()
         if shared_stage not in (2, 3, 4, 5):
             raise ValueError(f"shared_stage is {shared_stage}: the shared stages end with conv_2, 3, 4 or 5")
-        self.backbone = Backbone(backbone, pretrained=pretrained, last_stride=last_stride)
+        self.backbone = Backbone(backbone, pretrained=pretrained, last_stride=last_stride, standardize=standardize)
         self.shared = shared_stage - 2  # index of the shared stage's map
-        self.firm = FIRM(self.backbone.channels[self.shared], self.backbone.strides[self.shared])
         dim = self.backbone.channels[-1]
         self.neck = nn.BatchNorm1d(dim)
         self.neck.bias.requires_grad_(False)  # Luo et al. 2019: a bias would move the embedding off the origin
         self.classifier_synthetic = _classifier(dim, num_synthetic)
         self.classifier_real = _classifier(dim, num_real) if num_real else None
+        # made last, so that networks that differ in it alone begin with the same weights in all else
+        self.firm = FIRM(self.backbone.channels[self.shared], self.backbone.strides[self.shared])
+        if domain_statistics:
+            norms.keep_apart(self)
         self.image_size: int | None = None  # pixels, of the images it was trained on, where that is known
 
     @staticmethod
@@ -89,7 +98,13 @@ class SJDL(nn.Module):
                 logits_synthetic=self.classifier_synthetic(embedding),
                 logits_real=None if self.classifier_real is None else self.classifier_real(embedding),
                 defogged=defogged,
+                shared=maps[self.shared],
             )
+
+    def use_statistics_of(self, domain: str) -> None:
+        """Normalise by the running statistics of "synthetic" or "real" images from now on, and gather those; nothing
+        changes where they are not kept apart. A loaded network has those of real images in use, if it has seen any."""
+        norms.use(self, real=domain == "real")
 
     def embed(self, foggy: Tensor, before_bn: bool = False) -> Tensor:
         """(B, 3, H, W) in [0, 1] -> (B, D), by CFSM and ReIDM only."""
@@ -127,6 +142,8 @@ class Architecture(NamedTuple):
     shared_stage: int
     last_stride: int
     image_size: int
+    standardize: bool = False
+    domain_statistics: bool = False
 
     def build(self, pretrained: bool | str = False) -> SJDL:
         return SJDL(
@@ -136,6 +153,8 @@ class Architecture(NamedTuple):
             self.shared_stage,
             last_stride=self.last_stride,
             pretrained=pretrained,
+            standardize=self.standardize,
+            domain_statistics=self.domain_statistics,
         )
 
 
@@ -151,6 +170,7 @@ def load_network(path: Path) -> tuple[SJDL, Architecture]:
         net = architecture.build()
         net.load_state_dict(load_file(path))
         net.image_size = architecture.image_size
+        net.use_statistics_of("real" if architecture.num_real else "synthetic")
     except FileNotFoundError:
         raise DataError(f"{path}: no such weights file; train first, or name another.") from None
     except (OSError, KeyError, TypeError, ValueError, RuntimeError, safetensors.SafetensorError) as error:

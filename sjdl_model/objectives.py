@@ -5,13 +5,12 @@ from dataclasses import asdict
 import torch
 from torch import Tensor, nn
 
-from . import losses, processes
-from .config import Recipe, Weights
+from . import losses, norms, processes
+from .config import IMAGE_TERMS, Recipe, Weights
 from .data import Batch
 from .network import SJDL, Gather, SJDLOutput, as_it_is
 
-_SYNTHETIC_IMAGE_TERMS = ("restoration",)
-_REAL_IMAGE_TERMS = ("color_entropy", "dark_channel", "total_variation", "self_constraint")
+_SUPERVISED, _UNSUPERVISED = IMAGE_TERMS[:1], IMAGE_TERMS[1:]
 _PRECISIONS = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -27,9 +26,9 @@ class Objective(nn.Module):
         return terms(self.net, batch, self.recipe, processes.gather)
 
 
-def defogs(weights: Weights, *, real: bool) -> bool:
-    """Whether any term of a domain is about the defogged image."""
-    return any(getattr(weights, name) for name in (_REAL_IMAGE_TERMS if real else _SYNTHETIC_IMAGE_TERMS))
+def defogs(weights: Weights, *, supervised: bool) -> bool:
+    """Whether any term is about the defogged image: of images whose clear ones are known, or of the others."""
+    return any(getattr(weights, name) for name in (_SUPERVISED if supervised else _UNSUPERVISED))
 
 
 def terms(net: SJDL, batch: Batch, recipe: Recipe, gather: Gather = as_it_is) -> dict[str, Tensor]:
@@ -37,13 +36,19 @@ def terms(net: SJDL, batch: Batch, recipe: Recipe, gather: Gather = as_it_is) ->
 
     gather: joins features and labels of the processes that share a batch.
     """
-    out = run_network(net, batch.foggy, defogs(recipe.weights, real=batch.clear is None), recipe.precision, gather)
+    truth = batch.clear if batch.clear is not None else batch.counterpart
+    net.use_statistics_of("real" if batch.clear is None else "synthetic")
+    out = run_network(net, batch.foggy, defogs(recipe.weights, supervised=truth is not None), recipe.precision, gather)
     found = reid_terms(out, batch._replace(label=gather(batch.label)), recipe)
     if out.defogged is not None:
-        if batch.clear is not None:
-            found["restoration"] = losses.restoration_loss(out.defogged, batch.clear, recipe.restoration_norm)
+        if truth is not None:
+            found["restoration"] = losses.restoration_loss(out.defogged, truth, recipe.restoration_norm)
         else:
             found |= unsupervised_terms(out.defogged, batch.foggy, recipe)
+    if batch.clear is not None and (recipe.weights.agreement_shared or recipe.weights.agreement_embedding):
+        with norms.unchanged(net):  # the test has no clear images
+            twin = run_network(net, batch.clear, False, recipe.precision, gather)
+        found |= agreement_terms(out, twin, recipe)
     return found
 
 
@@ -63,6 +68,16 @@ def reid_terms(out: SJDLOutput, batch: Batch, recipe: Recipe) -> dict[str, Tenso
         found["triplet"] = losses.batch_hard_triplet_loss(out.feature, batch.label, recipe.margin)
     if recipe.weights.identity:
         found["identity"] = losses.identity_loss(logits, batch.label, recipe.label_smoothing)
+    return found
+
+
+def agreement_terms(out: SJDLOutput, twin: SJDLOutput, recipe: Recipe) -> dict[str, Tensor]:
+    """How far foggy images are from their clear twins for the network; the twins' clear features are pulled too."""
+    found = {}
+    if recipe.weights.agreement_shared:
+        found["agreement_shared"] = losses.agreement_loss(out.shared, twin.shared)
+    if recipe.weights.agreement_embedding:
+        found["agreement_embedding"] = losses.agreement_loss(out.feature, twin.feature)
     return found
 
 

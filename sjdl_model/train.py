@@ -46,9 +46,19 @@ class TerminatedError(Exception):
     """The run was asked to end by SIGTERM; its checkpoint is written."""
 
 
-def train(data: Dataset, real: Dataset | None, recipe: Recipe, run: Path, *, resume: bool = False) -> None:
+def train(
+    data: Dataset,
+    real: Dataset | None,
+    recipe: Recipe,
+    run: Path,
+    *,
+    counterparts: Dataset | None = None,
+    resume: bool = False,
+) -> None:
     """Train SJDL on the "train" split of `data`, and of `real` for the unsupervised stage, into the folder `run`.
 
+    counterparts: clear images of `real`'s scenes, by image_id, which no camera has: the oracle's restoration targets
+    (see Domains).
     Leaves recipe.toml (as resolved), metrics.jsonl (a line an epoch), TensorBoard events, checkpoint.pt,
     weights.safetensors and report.html. With `resume` a run goes on from its last checkpoint, or starts where there is
     none. Under torchrun the processes share every batch.
@@ -57,7 +67,7 @@ def train(data: Dataset, real: Dataset | None, recipe: Recipe, run: Path, *, res
     """
     device = pick_device(recipe.device)
     with processes.joined(device), _Termination() as termination:
-        _Run(data, real, recipe, run, device, resume).train(termination)
+        _Run(Domains(data, real, recipe, counterparts), recipe, run, device, resume).train(termination)
 
 
 class _Termination:
@@ -79,12 +89,8 @@ class _Termination:
 class _Run:
     """A training from its checkpoint, or from nothing, to its weights."""
 
-    def __init__(
-        self, data: Dataset, real: Dataset | None, recipe: Recipe, run: Path, device: torch.device, resume: bool
-    ) -> None:
-        self._recipe, self._folder, self._device = recipe, run, device
-        self._datasets = [dataset for dataset in (data, real) if dataset is not None]
-        self._domains = Domains(data, real, recipe)
+    def __init__(self, domains: Domains, recipe: Recipe, run: Path, device: torch.device, resume: bool) -> None:
+        self._domains, self._recipe, self._folder, self._device = domains, recipe, run, device
         self._total_steps = recipe.epochs * self._domains.steps_per_epoch
         if not resume and run.is_dir() and any(run.iterdir()):
             raise DataError(f"{run} already holds a run; name another --run, or add --resume to go on with it.")
@@ -241,7 +247,7 @@ class _Run:
     def _finish(self) -> None:
         _check_finite(self._net, self._recipe.image_size, self._device)
         save_weights(self._folder, self._net, self._domains.architecture, {**self._facts, "versions": versions()})
-        for dataset in self._datasets:
+        for dataset in self._domains.datasets:
             write_examples(self._folder, self._net, dataset, self._recipe.image_size, self._device)
         write_report(self._folder)
         write_card(self._folder)

@@ -122,7 +122,7 @@ class Watch:
             domain: collate([held.as_it_is(i) for i in range(len(held))]).to(device)
             for domain, held in validation.items()
         }
-        self._defogs = any(defogs(recipe.weights, real=domain == "real") for domain in sets)
+        self._defogs = any(defogs(recipe.weights, supervised=domain == "synthetic") for domain in sets)
 
     def look(self, net: SJDL) -> tuple[dict[str, float], dict[str, Uint8Image]]:
         """Numbers ("defogging/psnr", "synthetic/gradient/triplet", ...) and, by domain, pictures. The network is in
@@ -130,6 +130,7 @@ class Watch:
         numbers: dict[str, float] = {}
         pictures = {}
         for domain, batch in self._validation.items():
+            net.use_statistics_of(domain)
             output = defogged(net, batch) if self._defogs else None
             pictures[domain] = strip(batch, output)
             if output is not None and batch.clear is not None:

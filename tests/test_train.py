@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import fvrid_tools
+from fvrid_tools.fog import PRESETS
 from sjdl_model.checkpoint import load_checkpoint, save_checkpoint
 from sjdl_model.config import ConfigError, DataError, Recipe, read_recipe
 from sjdl_model.data import ImageSet, TrainingSet, foggy, image_batches
@@ -260,7 +261,7 @@ def test_fog_drawn_anew_is_add_fog_and_another_at_every_visit(built: Path) -> No
     from sjdl_model.data import training_batches
 
     data = fvrid_tools.open_dataset(built)
-    stored, redrawn = (TrainingSet.of(data, 64, redraw) for redraw in (False, True))
+    stored, redrawn = (TrainingSet.of(data, 64, fog) for fog in (None, PRESETS["paper"]))
     sampler = PKSampler(stored.labels, 3, 2, 0)
     (old,), (new,) = (training_batches(training, sampler, [0], 0, pin=False) for training in (stored, redrawn))
     assert torch.equal(old.clear, new.clear)

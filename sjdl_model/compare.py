@@ -1,0 +1,152 @@
+"""What an ablation says: means over seeds, differences from the baseline with intervals, and what share of the mAP that
+fog takes comes back."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import t as student
+
+from .metrics import bootstrap
+
+Scores = Mapping[str, Mapping[str, Mapping[str, Any]]]  # arm -> seed -> score by name, with the lists of every query's
+Interval = tuple[float, float]
+
+
+class Line(NamedTuple):
+    """An arm in percent; None where it was not measured."""
+
+    arm: str
+    seeds: int
+    synthetic: float | None  # mAP, mean over the seeds
+    real: float | None
+    over_seeds: Interval | None  # 95 % interval of `real`: Student's t over the seeds; None of a single one
+    over_queries: Interval | None  # the same: bootstrap over the queries, each with its mean over the seeds
+    gain: float | None  # of `real` over the baseline's, the seeds in pairs
+    gain_over_seeds: Interval | None
+    gain_over_queries: Interval | None
+    recovered: float | None  # percent: the gain over what fog takes, headroom minus baseline
+    others: dict[str, float]  # means of CMC@1_synthetic, psnr_real_defogged, ...
+
+
+OTHERS = (
+    "CMC@1_synthetic",
+    "CMC@1_real",
+    "mAP_synthetic_before_bn",
+    "mAP_real_before_bn",
+    *(f"{m}_{d}_{c}" for d in ("synthetic", "real") for c in ("foggy", "defogged") for m in ("psnr", "ssim")),
+)
+
+
+def compare(results: Scores) -> list[Line]:
+    """A line an arm that has scores."""
+    baseline, headroom = results.get("baseline", {}), results.get("headroom", {})
+    clear, foggy = (_mean(_values(of, "mAP_real")) for of in (headroom, baseline))
+    lost = None if clear is None or foggy is None else clear - foggy
+    return [_line(name, of, baseline if name != "baseline" else {}, lost) for name, of in results.items() if of]
+
+
+def _line(name: str, of: Mapping[str, Mapping[str, Any]], baseline: Mapping[str, Any], lost: float | None) -> Line:
+    synthetic, real = (_values(of, f"mAP_{domain}") for domain in ("synthetic", "real"))
+    shared = [seed for seed in of if seed in baseline and of[seed]["mAP_real"] is not None]
+    gains = 100 * np.array([of[seed]["mAP_real"] - baseline[seed]["mAP_real"] for seed in shared])
+    by_query = _by_query(of)
+    of_baseline = _by_query({seed: baseline[seed] for seed in shared})
+    paired = by_query is not None and of_baseline is not None and len(by_query) == len(of_baseline)
+    means = {score: _mean(_values(of, score)) for score in OTHERS}
+    return Line(
+        arm=name,
+        seeds=len(of),
+        synthetic=_mean(synthetic),
+        real=_mean(real),
+        over_seeds=over_seeds(real),
+        over_queries=None if by_query is None else over_queries(by_query),
+        gain=_mean(gains),
+        gain_over_seeds=over_seeds(gains),
+        gain_over_queries=over_queries(by_query - of_baseline) if paired and len(shared) == len(of) else None,  # type: ignore[operator]
+        recovered=100 * float(gains.mean()) / lost if lost and len(gains) else None,
+        others={score: mean for score, mean in means.items() if mean is not None},
+    )
+
+
+def over_seeds(values: NDArray[np.float64]) -> Interval | None:
+    """95 % interval of the mean of a few values, by Student's t; None of fewer than two."""
+    if len(values) < 2:
+        return None
+    half = student.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
+    return float(values.mean() - half), float(values.mean() + half)
+
+
+def over_queries(values: NDArray[np.float64]) -> Interval:
+    """95 % interval of the mean, by bootstrap."""
+    low, high = bootstrap(values[:, None])[:, 0]
+    return float(low), float(high)
+
+
+def _by_query(of: Mapping[str, Mapping[str, Any]]) -> NDArray[np.float64] | None:
+    """Average precision of each query with a match in real fog, in percent, mean over the seeds."""
+    lists = [scores.get("average_precision_real") for scores in of.values()]
+    if not lists or any(one is None for one in lists):
+        return None
+    mean = 100 * np.mean(np.array(lists, dtype=float), axis=0)
+    found: NDArray[np.float64] = mean[~np.isnan(mean)]
+    return found
+
+
+def _values(of: Mapping[str, Mapping[str, Any]], name: str) -> NDArray[np.float64]:
+    """By seed; scores in percent, PSNR in dB."""
+    factor = 1 if name.startswith(("psnr", "ssim")) else 100
+    return factor * np.array([scores[name] for scores in of.values() if scores.get(name) is not None], dtype=float)
+
+
+def _mean(values: NDArray[np.float64]) -> float | None:
+    return float(values.mean()) if len(values) else None
+
+
+def intervals_of(lines: Sequence[Line]) -> dict[str, tuple[float, float, float]]:
+    """For the figure: mAP in real fog, and the wider of its two intervals."""
+    found = {}
+    for line in lines:
+        if line.real is not None:
+            wide = [interval for interval in (line.over_seeds, line.over_queries) if interval is not None]
+            found[line.arm] = (line.real, min(low for low, _ in wide), max(high for _, high in wide))
+    return found
+
+
+HEADS = ("arm", "seeds", "mAP S", "mAP R", "R over seeds", "R over queries", "S - R", "CMC@1 S", "CMC@1 R")
+GAINS = ("gain R", "over seeds", "over queries", "recovered", "PSNR S", "PSNR R")
+
+
+def table(lines: Sequence[Line]) -> list[list[str]]:
+    """Cells, the heading first."""
+    cells = [[*HEADS, *GAINS]]
+    for line in lines:
+        both = line.synthetic is not None and line.real is not None
+        cells.append(
+            [
+                line.arm,
+                str(line.seeds),
+                _number(line.synthetic),
+                _number(line.real),
+                _interval(line.over_seeds),
+                _interval(line.over_queries),
+                _number(line.synthetic - line.real if both else None),  # type: ignore[operator]
+                _number(line.others.get("CMC@1_synthetic")),
+                _number(line.others.get("CMC@1_real")),
+                _number(line.gain, "+"),
+                _interval(line.gain_over_seeds, "+"),
+                _interval(line.gain_over_queries, "+"),
+                "-" if line.recovered is None else f"{line.recovered:.0f} %",
+                *(_number(line.others.get(f"psnr_{domain}_defogged")) for domain in ("synthetic", "real")),
+            ]
+        )
+    return cells
+
+
+def _number(value: float | None, sign: str = "") -> str:
+    return "-" if value is None else f"{value:{sign}.2f}"
+
+
+def _interval(found: Interval | None, sign: str = "") -> str:
+    return "-" if found is None else f"[{found[0]:{sign}.1f}, {found[1]:{sign}.1f}]"

@@ -1,0 +1,63 @@
+"""Batch norm whose running statistics are kept apart for the two domains, its weights being shared (Chang et al. 2019,
+"Domain-specific batch normalization", the statistics alone).
+
+In training every batch is of one domain and is normalised by itself. One set of running statistics, gathered from both
+in turn, is that of neither: the test would see another network than the training.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+class _Apart:
+    """Joins the class of a batch norm, of whatever kind: `running_mean` and `running_var` are of synthetic images, the
+    buffers beside them of real ones."""
+
+    real_mean: Tensor
+    real_var: Tensor
+    of_real = False
+
+    def forward(self: Any, x: Tensor) -> Tensor:
+        if not self.of_real:
+            return super().forward(x)  # type: ignore[misc, no-any-return]
+        ours = self.running_mean, self.running_var
+        self.running_mean, self.running_var = self.real_mean, self.real_var
+        try:
+            return super().forward(x)  # type: ignore[misc, no-any-return]
+        finally:
+            self.running_mean, self.running_var = ours
+
+
+def keep_apart(net: nn.Module) -> None:
+    """Give every batch norm of a network a second set of running statistics."""
+    for module in net.modules():
+        if isinstance(module, _BatchNorm) and module.running_mean is not None and module.running_var is not None:
+            module.register_buffer("real_mean", module.running_mean.clone())
+            module.register_buffer("real_var", module.running_var.clone())
+            kind = type(module)
+            module.__class__ = type(f"Apart{kind.__name__}", (_Apart, kind), {})
+
+
+def use(net: nn.Module, *, real: bool) -> None:
+    """Say which statistics are gathered in training and used in the test; nothing where they are not apart."""
+    for module in net.modules():
+        if isinstance(module, _Apart):
+            module.of_real = real
+
+
+@contextmanager
+def unchanged(net: nn.Module) -> Iterator[None]:
+    """Within it batches are normalised as ever, but gather no running statistics."""
+    norms = [module for module in net.modules() if isinstance(module, _BatchNorm)]
+    before = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, before, strict=True):
+            norm.momentum = momentum

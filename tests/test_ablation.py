@@ -1,0 +1,273 @@
+"""Arms, validation vehicles, comparisons by hand, and a whole ablation of tiny runs."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from safetensors.torch import load_file
+
+import fvrid_tools
+from fvrid_tools import build, sources
+from fvrid_tools.depth import open_estimator
+from fvrid_tools.fog import PRESETS
+from fvrid_tools.split import write_split
+from sjdl_model import SJDL, losses
+from sjdl_model.ablation import Data, ablate, validation_part
+from sjdl_model.arms import STANDARD, chosen
+from sjdl_model.cli import cli
+from sjdl_model.compare import compare, over_seeds
+from sjdl_model.config import ConfigError, DataError, read_recipe
+from sjdl_model.data import Counterparts, TrainingSet
+from sjdl_model.domains import Domains
+from sjdl_model.objectives import terms
+
+QUICK = (
+    "backbone=test_resnet",
+    "pretrained=false",
+    "last_stride=2",
+    "image_size=32",
+    "p=3",
+    "k=2",
+    "epochs=1",
+    "steps_per_epoch=2",
+    "workers=0",
+)
+
+
+@pytest.fixture(scope="module")
+def counterparts(laid_out: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of `built_real`: a synthetic dataset whose clear images have its ids. Not to be changed."""
+    out = tmp_path_factory.mktemp("counterparts") / "clear"
+    pattern = r"(?P<vehicle_id>\d+)/c(?P<camera_id>\d+)"
+    recipe = build.Recipe(depth=open_estimator("planar"), fog=PRESETS["paper"])
+    build.build([sources.read_source("folder", laid_out / "foggy", pattern)], out, recipe)
+    write_split(out, seed=0)
+    return out
+
+
+@pytest.fixture(scope="module")
+def ablated(
+    built: Path, built_real: Path, counterparts: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[list[str], Path]:
+    """The arguments of an ablation, and where it was done. Not to be changed."""
+    out = tmp_path_factory.mktemp("ablation") / "out"
+    datasets = ["--data", str(built), "--real", str(built_real), "--counterparts", str(counterparts)]
+    changes = [part for change in QUICK for part in ("--set", change)]
+    arms = ["--arms", "headroom,oracle,baseline,sjdl,conv_2,conv_3", "--arm", "wide@baseline:fog.redraw=true,lr=0.002"]
+    arguments = ["ablate", *datasets, *changes, *arms, "--seeds", "2", "--out", str(out)]
+    done = CliRunner().invoke(cli, arguments)
+    assert done.exit_code == 0, done.output
+    assert str(out / "ablation.html") in done.output
+    return arguments, out
+
+
+def test_every_arm_has_scores_of_every_seed(ablated: tuple[list[str], Path]) -> None:
+    results = json.loads((ablated[1] / "results.json").read_text())
+    assert list(results) == ["headroom", "oracle", "baseline", "sjdl", "conv_2", "conv_3", "wide"]
+    for of in results.values():
+        assert list(of) == ["0", "1"]
+        for scores in of.values():
+            assert 0 < scores["mAP_synthetic"] <= 1
+            assert 0 < scores["mAP_real"] <= 1
+            assert scores["difference"] == pytest.approx(scores["mAP_synthetic"] - scores["mAP_real"])
+            assert scores["mAP_real_interval"][0] <= scores["mAP_real"] <= scores["mAP_real_interval"][1]
+    assert results["sjdl"] == results["conv_2"]  # one run serves both
+    assert not (ablated[1] / "runs/conv_2").exists()
+    assert "psnr_real_defogged" in results["sjdl"]["0"]
+    assert "psnr_real_defogged" not in results["baseline"]["0"]
+    page = (ablated[1] / "ablation.html").read_text()
+    assert "recovered" in page
+    assert (ablated[1] / "figure.svg").read_text().startswith("<svg")
+
+
+def test_finished_runs_are_not_repeated(ablated: tuple[list[str], Path]) -> None:
+    arguments, out = ablated
+    before = {path: path.stat().st_mtime_ns for path in (out / "runs").rglob("weights.safetensors")}
+    assert len(before) == 12
+    scores = (out / "results.json").read_bytes()
+    done = CliRunner().invoke(cli, arguments)
+    assert done.exit_code == 0, done.output
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert (out / "results.json").read_bytes() == scores
+    other = CliRunner().invoke(cli, [*arguments, "--set", "margin=0.5"])
+    assert other.exit_code == 1
+    assert "another recipe" in other.output
+
+
+def test_several_runs_at_once_give_the_same_scores(ablated: tuple[list[str], Path], tmp_path: Path) -> None:
+    arguments, out = ablated
+    again = [*arguments[:-1], str(tmp_path / "out"), "--jobs", "2", "--arms", "baseline", "--seeds", "2"]
+    done = CliRunner().invoke(cli, again)
+    assert done.exit_code == 0, done.output
+    found, expected = (json.loads((folder / "results.json").read_text()) for folder in (tmp_path / "out", out))
+    for seed in ("0", "1"):
+        assert found["baseline"][seed]["mAP_real"] == pytest.approx(expected["baseline"][seed]["mAP_real"], abs=1e-3)
+
+
+def test_a_seed_begins_alike_in_every_arm(built: Path, built_real: Path) -> None:
+    datasets = fvrid_tools.open_dataset(built), fvrid_tools.open_dataset(built_real)
+    began, batches = [], []
+    for name in ("baseline", "sjdl", "conv_3", "conv_5"):
+        domains = Domains(*datasets, read_recipe("default", [*QUICK, *STANDARD[name].changes]))
+        torch.manual_seed(7)
+        state = domains.architecture.build().state_dict()
+        began.append({key: value for key, value in state.items() if not key.startswith("firm.")})
+        batches.append([batch for step in domains.steps(0, 2, False) for batch in step])
+    for state, seen in zip(began[1:], batches[1:], strict=True):
+        assert state.keys() == began[0].keys()
+        assert all(torch.equal(state[key], value) for key, value in began[0].items())
+        assert all(torch.equal(a.foggy, b.foggy) for a, b in zip(seen, batches[0], strict=True))
+
+
+def test_all_begin_with_the_backbone_of_the_run_on_clear_images(ablated: tuple[list[str], Path]) -> None:
+    start = torch.load(ablated[1] / "start/backbone.pt", weights_only=True)
+    trained = load_file(ablated[1] / "start/weights.safetensors")
+    assert len(start) > 20
+    assert all(torch.equal(trained[f"backbone.stages.{key}"], value) for key, value in start.items())
+    recipe = read_recipe(str(ablated[1] / "runs/sjdl/0/recipe.toml"))
+    built_net = SJDL(2, 0, recipe.backbone, last_stride=2, pretrained=recipe.pretrained)
+    found = built_net.backbone.stages.state_dict()
+    assert all(torch.equal(found[key], value) for key, value in start.items())
+
+
+def test_validation_leaves_the_test_vehicles_alone(built: Path) -> None:
+    data = fvrid_tools.open_dataset(built)
+    part = validation_part(data)
+    train = {row.identity for row in data.select(split="train").rows}
+    tested = {row.identity for row in part.rows if row.split != "train"}
+    learned = {row.identity for row in part.rows if row.split == "train"}
+    assert learned | tested == train
+    assert not learned & tested
+    assert len(tested) == round(0.25 * len(train))
+    assert {row.split for row in part.rows} == {"train", "query", "gallery"}
+    others = [row for row in data.rows if row.split == "train"]
+    again = {row.identity for row in validation_part(data.take(others[::-1])).rows if row.split != "train"}
+    assert again == tested
+
+
+def test_the_oracle_sees_the_truth_and_the_headroom_no_fog(built: Path, built_real: Path, counterparts: Path) -> None:
+    data, real, clear = (fvrid_tools.open_dataset(path) for path in (built, built_real, counterparts))
+    recipe = read_recipe("default", QUICK)
+    domains = Domains(data, real, recipe, clear)
+    ((_, batch),) = domains.steps(0, 1, False)
+    assert batch is not None
+    assert batch.counterpart is not None
+    row = domains.sets["real"].data.rows[int(batch.position[0])]
+    truth = clear.take([one for one in clear.rows if one.image_id == row.image_id])[0].clear
+    alone = TrainingSet.of(real, 32, counterparts=Counterparts(clear, real)).as_it_is(
+        next(i for i, one in enumerate(real.select(split="train").rows) if one.image_id == row.image_id)
+    )
+    assert alone.counterpart is not None
+    assert abs(alone.counterpart.float().mean() - truth.mean()) < 3
+    found = terms(domains.architecture.build(), batch.to(torch.device("cpu")), recipe)
+    assert found.keys() == {"triplet", "identity", "restoration"}
+    headroom = read_recipe("default", [*QUICK, *STANDARD["headroom"].changes])
+    ((synthetic, of_real),) = Domains(data, real, headroom, clear).steps(0, 1, False)
+    assert of_real is not None
+    assert torch.equal(synthetic.foggy, synthetic.clear)
+    assert torch.equal(of_real.foggy, batch.counterpart)
+
+
+def test_what_cannot_be_done_is_said(built: Path, built_real: Path, counterparts: Path) -> None:
+    data, real, clear = (fvrid_tools.open_dataset(path) for path in (built, built_real, counterparts))
+    with pytest.raises(DataError, match=r"no clear counterpart of"):
+        Counterparts(data, real)
+    with pytest.raises(DataError, match="name that too"):
+        Domains(data, None, read_recipe("default", QUICK), clear)
+    with pytest.raises(DataError, match="no clear images to train on"):
+        Domains(data, real, read_recipe("default", [*QUICK, *STANDARD["headroom"].changes]))
+    for names, own, words in (
+        ("sjdl,jld", (), "jld is no arm"),
+        ("sjdl", ("sjdl:lr=1",), "already"),
+        ("sjdl", ("x@none:lr=1",), "none is no arm"),
+        ("sjdl", ("x",), "NAME:KEY=VALUE"),
+        ("", (), "names none"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            chosen(names, own)
+    for change, words in (
+        ("images=clear", "weights of the image terms"),
+        ("fog.preset=wide", "fog.redraw=true"),
+        ("fog.preset=thick", "one of"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            read_recipe("default", [change])
+
+
+def test_without_counterparts_there_is_no_oracle(built: Path, built_real: Path, tmp_path: Path) -> None:
+    data = Data(synthetic=built, real=built_real, validation=True)
+    changes = [*QUICK, "pretrained=false"]
+    found = ablate(data, chosen("headroom,oracle", ()), 1, tmp_path / "out", changes=changes)
+    assert found["oracle"] == {}
+    assert found["headroom"]["0"]["mAP_real"] is None
+    assert 0 < found["headroom"]["0"]["mAP_synthetic"] <= 1
+
+
+def test_arms_of_ones_own_stand_on_others() -> None:
+    (arm,) = chosen("", ("wide@baseline:fog.redraw=true,fog.preset=wide,pretrained=a,b.pth",))
+    assert arm.changes == (
+        *STANDARD["baseline"].changes,
+        "fog.redraw=true",
+        "fog.preset=wide",
+        "pretrained=a,b.pth",
+    )
+
+
+def test_a_comparison_by_hand() -> None:
+    def of(real: list[list[float]]) -> dict[str, dict[str, object]]:
+        return {
+            str(seed): {"mAP_synthetic": 0.6, "mAP_real": float(np.mean(aps)), "average_precision_real": aps}
+            for seed, aps in enumerate(real)
+        }
+
+    results = {
+        "headroom": of([[0.8, 0.6], [0.8, 0.6]]),
+        "baseline": of([[0.2, 0.4], [0.4, 0.4]]),
+        "better": of([[0.4, 0.6], [0.6, 0.6]]),
+    }
+    headroom, baseline, better = compare(results)
+    assert headroom.real == pytest.approx(70)
+    assert baseline.real == pytest.approx(35)
+    assert baseline.gain is None
+    assert better.gain == pytest.approx(20)
+    assert better.gain_over_seeds == pytest.approx((20, 20))
+    assert better.gain_over_queries == pytest.approx((20, 20))
+    assert better.recovered == pytest.approx(100 * 20 / 35)
+    assert headroom.recovered == pytest.approx(100)
+    # t of 1 degree of freedom is 12.706; the deviation of 30 and 40 is 7.071, of their mean 5
+    assert over_seeds(np.array([30.0, 40.0])) == pytest.approx((35 - 63.53, 35 + 63.53), abs=0.01)
+    assert over_seeds(np.array([30.0])) is None
+
+
+def test_agreement_is_nought_of_twins_and_pulls_at_every_image() -> None:
+    one, other = (torch.randn(4, 8, 3, 3, requires_grad=True) for _ in range(2))
+    assert losses.agreement_loss(one, 2 * one.detach()).item() == pytest.approx(0, abs=1e-6)
+    assert losses.agreement_loss(one, -one).item() == pytest.approx(2)
+    losses.agreement_loss(one, other).backward()  # type: ignore[no-untyped-call]
+    for side in (one, other):
+        assert side.grad is not None
+        assert (side.grad.flatten(1).norm(dim=1) > 0).all()
+    with pytest.raises(ValueError, match="must agree"):
+        losses.agreement_loss(one, other[:2])
+
+
+def test_agreement_trains_on_the_clear_twins_and_gathers_no_statistics_of_them(built: Path) -> None:
+    recipe = read_recipe("default", [*QUICK, "weights.agreement_shared=1", "weights.agreement_embedding=1"])
+    plain = read_recipe("default", QUICK)
+    domains = Domains(fvrid_tools.open_dataset(built), None, recipe)
+    ((batch, _),) = domains.steps(0, 1, False)
+    batch = batch.to(torch.device("cpu"))
+    statistics = []
+    for one in (recipe, plain):
+        torch.manual_seed(0)
+        net = domains.architecture.build().train()
+        found = terms(net, batch, one)
+        statistics.append(net.neck.running_mean.clone())
+    assert torch.equal(*statistics)
+    assert "agreement_shared" not in found
+    found = terms(net, batch, recipe)
+    assert 0 < found["agreement_shared"] < 1
+    assert 0 < found["agreement_embedding"] < 1

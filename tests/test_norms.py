@@ -1,0 +1,72 @@
+"""Running statistics of batch norm, kept apart for the two domains."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from sjdl_model import SJDL, norms
+from sjdl_model.checkpoint import save_weights
+from sjdl_model.network import Architecture, load_network
+
+
+def batch(mean: float, seed: int = 0) -> torch.Tensor:
+    return torch.randn(16, 4, 3, 3, generator=torch.Generator().manual_seed(seed)) + mean
+
+
+def test_each_domain_has_the_statistics_of_a_batch_norm_of_its_own() -> None:
+    net = nn.Sequential(nn.BatchNorm2d(4))
+    alone = {real: nn.BatchNorm2d(4) for real in (False, True)}
+    norms.keep_apart(net)
+    for step, real in enumerate([False, True, True, False, True]):
+        norms.use(net, real=real)
+        one = batch(5.0 if real else -1.0, step)
+        assert torch.equal(net(one), alone[real](one))
+    net.eval()
+    for real, own in alone.items():
+        norms.use(net, real=real)
+        assert torch.equal(net(batch(0)), own.eval()(batch(0)))
+    assert net[0].running_mean.mean() < 0 < net[0].real_mean.mean()
+
+
+def test_within_unchanged_no_statistics_are_gathered() -> None:
+    net = nn.Sequential(nn.BatchNorm2d(4))
+    expected = nn.BatchNorm2d(4)(batch(3))
+    with norms.unchanged(net):
+        assert torch.equal(net(batch(3)), expected)
+    assert torch.equal(net[0].running_mean, torch.zeros(4))
+    net(batch(3))
+    assert net[0].running_mean.mean() == pytest.approx(0.3, abs=0.1)
+
+
+def test_a_network_is_saved_with_both_and_loaded_for_real_fog(tmp_path: Path) -> None:
+    architecture = Architecture(3, 2, "resnet18", 2, 2, 64, standardize=True, domain_statistics=True)
+    net = architecture.build()
+    net.use_statistics_of("real")
+    net.train()(torch.rand(4, 3, 64, 64))
+    net.eval()
+    images = torch.rand(2, 3, 64, 64)
+    real = net.embed(images)
+    net.use_statistics_of("synthetic")
+    synthetic = net.embed(images)
+    assert not torch.allclose(real, synthetic)
+    save_weights(tmp_path, net, architecture, {})
+    loaded, found = load_network(tmp_path)
+    assert found == architecture
+    assert torch.equal(loaded.embed(images), real)
+    loaded.use_statistics_of("synthetic")
+    assert torch.equal(loaded.embed(images), synthetic)
+
+
+def test_what_fog_does_to_an_image_as_a_whole_is_standardised_away() -> None:
+    """Eq. 1 with one depth: I = J t + A (1 - t) is a change of brightness and contrast."""
+    clear = torch.rand(2, 3, 64, 64)
+    foggy = 0.5 * clear + 0.5 * 0.9
+    torch.manual_seed(0)
+    plain, standardized = (SJDL(2, 0, "resnet18", standardize=on).eval() for on in (False, True))
+    distances = [
+        (net.embed(clear) - net.embed(foggy)).norm() / net.embed(clear).norm() for net in (plain, standardized)
+    ]
+    assert distances[1] < 0.2 * distances[0]
+    assert torch.isfinite(standardized.embed(torch.full((1, 3, 64, 64), 0.5))).all()
