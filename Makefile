@@ -14,7 +14,7 @@ GPUS   ?= 1
 DEMO   := build/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo train eval report test test-all lint format mini depth check-mini bench
+.PHONY: help install demo train eval report test test-all lint format mini depth ablate check-mini bench
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -85,6 +85,15 @@ check-mini: install  ## measure FVRID-Mini: texture, the gap of its fog, difficu
 	mkdir -p build/bench
 	status=0; for script in benchmarks/mini_*.py; do \
 	    $(BIN)/python $$script --out build/bench/$$(basename $$script .py).json || status=1; done; exit $$status
+
+ablate: install  ## what defogging buys, on FVRID-Mini: bounds, Tables 4 and 5 (hours; goes on where it stopped)
+	$(BIN)/fvrid render --out build/mini/counterparts --seed 2 --vehicles 550 --views 6 --fog mixed --counterparts --size 128 --samples 12
+	$(BIN)/fvrid build-syn --src mini --out build/ablation/syn
+	$(BIN)/fvrid build-real --src mini --out build/ablation/real
+	$(BIN)/fvrid build-syn --src mini --root build/mini/counterparts --out build/ablation/counterparts
+	for data in syn real counterparts; do $(BIN)/fvrid split build/ablation/$$data || exit 1; done
+	$(BIN)/sjdl ablate --data build/ablation/syn --real build/ablation/real --counterparts build/ablation/counterparts \
+	    --recipe ablation --seeds 3 --jobs 2 --out build/ablation/tables
 
 bench: install  ## measure every speed claim; JSON to build/bench
 	mkdir -p build/bench

@@ -16,6 +16,7 @@ from fvrid_tools.fog import PRESETS
 RESTORATION_NORMS = ("l2", "mse")
 SELF_CONSTRAINTS = ("global", "phase")
 IMAGES = ("foggy", "clear")
+FOGS = (*PRESETS, "physical")  # by distance in metres: domains.py
 PRECISIONS = ("float32", "tf32", "bfloat16", "float16")
 
 
@@ -50,7 +51,7 @@ class Fog:
     """Where the fog of synthetic training images comes from."""
 
     redraw: bool = False  # beta and A drawn anew for every visit, from the dataset's ranges, instead of the stored fog
-    preset: str = ""  # from the ranges of one of fvrid_tools.fog.PRESETS instead of the dataset's
+    preset: str = ""  # from the ranges of one of FOGS instead of the dataset's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +105,7 @@ class Recipe:
             "label_smoothing must be in [0, 1)": 0 <= self.label_smoothing < 1,
             f"precision must be one of {PRECISIONS}": self.precision in PRECISIONS,
             f"images must be one of {IMAGES}": self.images in IMAGES,
-            f"fog.preset must be one of {('', *PRESETS)}": self.fog.preset in ("", *PRESETS),
+            f"fog.preset must be one of {('', *FOGS)}": self.fog.preset in ("", *FOGS),
             "fog.preset is of fog that is drawn anew; set fog.redraw=true": self.fog.redraw or not self.fog.preset,
             "restoration is towards the clear image; with images=clear set the weights of the image terms to 0": (
                 self.images == "foggy" or not any(getattr(self.weights, name) for name in IMAGE_TERMS)

@@ -19,6 +19,7 @@ from . import processes, transforms
 from .config import DataError
 from .samplers import PKSampler, Steps, Visit
 
+FARTHEST_M = 81.0  # metres, where d = 1
 VALIDATION = 8  # images looked at after each epoch
 SPARE_FROM = 800  # images: from so many on, those eight are held out of training
 
@@ -65,6 +66,7 @@ class TrainingSet(Dataset[Batch]):
     labels: list[int]  # of each image
     size: int  # pixels
     fog: FogRange | None = None  # give depth, and a draw of the fog from these ranges, as well
+    by_distance: bool = False  # of that fog: beta is per 81 m, not per unit of log-normalised depth
     counterparts: "Counterparts | None" = None  # of a real dataset
     clear: bool = False  # the clear images in place of the foggy ones
 
@@ -74,6 +76,8 @@ class TrainingSet(Dataset[Batch]):
         data: FvridDataset,
         size: int,
         fog: FogRange | None = None,
+        *,
+        by_distance: bool = False,
         counterparts: "Counterparts | None" = None,
         clear: bool = False,
     ) -> "TrainingSet":
@@ -83,7 +87,7 @@ class TrainingSet(Dataset[Batch]):
             raise DataError(f"{data.folder} has no training images; run fvrid split {data.folder} first")
         names = {identity: label for label, identity in enumerate(sorted({row.identity for row in train.rows}))}
         labels = [names[row.identity] for row in train.rows]
-        return cls(train, labels, size, fog, counterparts, clear)
+        return cls(train, labels, size, fog, by_distance, counterparts, clear)
 
     def hold_out(self) -> tuple["TrainingSet", "TrainingSet"]:
         """What to train on, and VALIDATION images to look at: the last image each of vehicles evenly spaced among those
@@ -146,6 +150,8 @@ class TrainingSet(Dataset[Batch]):
         draws = np.random.default_rng([seed, 1])  # another stream than the augmentation's
         fog = [draws.uniform(*limits) for limits in (self.fog.beta, self.fog.airlight)]
         depth = torch.from_numpy(sample.depth)[None]
+        if self.by_distance:
+            depth = FARTHEST_M ** (depth - 1)  # z / 81 m, of d = log(z / 1 m) / log(81)
         return {
             "depth": transforms.augment(depth, self.size, seed).clamp(0, 1),
             "fog": torch.tensor(fog, dtype=torch.float32),

@@ -1,5 +1,6 @@
 """The training data of both domains, and the batches of any steps of a run."""
 
+import math
 from collections.abc import Iterable, Iterator
 
 from fvrid_tools.dataset import Dataset
@@ -11,6 +12,9 @@ from .data import Batch, Counterparts, TrainingSet, training_batches
 from .engine import Step, alternate
 from .network import Architecture
 from .samplers import PKSampler
+
+# visibility (5 % contrast) of 25 to 150 m: t = exp(-log(20) z / V), so beta per 81 m is log(20) * 81 / V
+PHYSICAL = FogRange(beta=(math.log(20) * 81 / 150, math.log(20) * 81 / 25), airlight=(0.3, 1.0))
 
 
 class Domains:
@@ -42,7 +46,8 @@ class Domains:
         if counterparts is not None and real is None:
             raise DataError("--counterparts are of the images of --real; name that too.")
         self.datasets = [dataset for dataset in (data, real) if dataset is not None]
-        whole = {"synthetic": TrainingSet.of(data, recipe.image_size, _redrawn(data, recipe), clear=clear)}
+        fog, physical = _redrawn(data, recipe), recipe.fog.preset == "physical"
+        whole = {"synthetic": TrainingSet.of(data, recipe.image_size, fog, by_distance=physical, clear=clear)}
         if real is not None:
             known = None if counterparts is None else Counterparts(counterparts, real)
             whole["real"] = TrainingSet.of(real, recipe.image_size, counterparts=known, clear=clear)
@@ -90,7 +95,7 @@ def _redrawn(data: Dataset, recipe: Recipe) -> FogRange | None:
     if not recipe.fog.redraw or recipe.images == "clear":
         return None
     if recipe.fog.preset:
-        return PRESETS[recipe.fog.preset]
+        return {**PRESETS, "physical": PHYSICAL}[recipe.fog.preset]
     if "fog" not in data.info or isinstance(data.info["fog"], str):
         raise DataError(f"{data.folder} came with its fog, whose ranges are not known; set fog.preset.")
     return FogRange(**{name: tuple(limits) for name, limits in data.info["fog"].items()})

@@ -14,7 +14,7 @@ from fvrid_tools import build, sources
 from fvrid_tools.depth import open_estimator
 from fvrid_tools.fog import PRESETS
 from fvrid_tools.split import write_split
-from sjdl_model import SJDL, losses
+from sjdl_model import SJDL, losses, transforms
 from sjdl_model.ablation import Data, ablate, validation_part
 from sjdl_model.arms import STANDARD, chosen
 from sjdl_model.cli import cli
@@ -23,6 +23,7 @@ from sjdl_model.config import ConfigError, DataError, read_recipe
 from sjdl_model.data import Counterparts, TrainingSet
 from sjdl_model.domains import Domains
 from sjdl_model.objectives import terms
+from sjdl_model.samplers import Visit
 
 QUICK = (
     "backbone=test_resnet",
@@ -204,6 +205,23 @@ def test_without_counterparts_there_is_no_oracle(built: Path, built_real: Path, 
     assert found["oracle"] == {}
     assert found["headroom"]["0"]["mAP_real"] is None
     assert 0 < found["headroom"]["0"]["mAP_synthetic"] <= 1
+
+
+def test_physical_fog_goes_by_metres(built: Path) -> None:
+    """t = exp(-sigma z): of two pixels the one twice as far has the square of the other's transmission."""
+    changes = [*QUICK, "fog.redraw=true", "fog.preset=physical"]
+    data = fvrid_tools.open_dataset(built)
+    training = Domains(data, None, read_recipe("default", changes)).sets["synthetic"]
+    visit = Visit(0, 5)
+    batch, depth = training[visit], data.select(split="train").take([training.data.rows[0]])[0].depth
+    assert batch.depth is not None
+    assert depth is not None
+    metres = 81.0**depth
+    shared = transforms.augment(torch.from_numpy(metres / 81)[None], 32, 5)
+    assert torch.allclose(batch.depth, shared.clamp(0, 1), atol=1e-4)
+    assert batch.fog is not None
+    visibility = np.log(20) * 81 / batch.fog[0].item()
+    assert 25 <= visibility <= 150
 
 
 def test_arms_of_ones_own_stand_on_others() -> None:
