@@ -1,0 +1,70 @@
+"""What two-stage methods put in front of re-identification: the dark channel prior, and a restorer that is trained."""
+
+import pytest
+import torch
+
+from sjdl_model import dark_channel_prior
+from sjdl_model.restorer import Restorer, _joined, _parted, restorer_loss
+from sjdl_model.watch import psnr
+
+
+def scene(seed: int = 0, side: int = 96) -> torch.Tensor:
+    """(1, 3, side, side): patches of saturated colours, so that every window holds a dark value."""
+    colours = torch.rand(1, 3, side // 4, side // 4, generator=torch.Generator().manual_seed(seed))
+    colours = colours * (torch.rand(colours.shape, generator=torch.Generator().manual_seed(seed + 1)) > 0.4)
+    return torch.nn.functional.interpolate(colours, scale_factor=4)
+
+
+def test_fog_of_one_density_is_taken_away_where_the_prior_holds() -> None:
+    clear = scene()
+    foggy = clear * 0.5 + 0.9 * 0.5
+    foggy[:, :, :12, :12] = 0.9  # sky: the fog itself, which tells its colour
+    found = dark_channel_prior.defog(foggy)
+    part = (slice(None), slice(None), slice(24, None), slice(24, None))
+    assert (found[part] - clear[part]).abs().mean() < 0.25 * (foggy[part] - clear[part]).abs().mean()
+
+
+def test_a_guided_plane_that_is_a_function_of_the_guide_stays() -> None:
+    guide = torch.rand(1, 1, 48, 48)
+    smoothed = dark_channel_prior._guided(guide, 0.3 + 0.4 * guide, 9)
+    assert (smoothed - (0.3 + 0.4 * guide)).abs().max() < 0.02
+    noise = torch.rand(1, 1, 48, 48, generator=torch.Generator().manual_seed(1))
+    assert dark_channel_prior._guided(torch.full_like(guide, 0.5), noise, 9).std() < 0.3 * noise.std()
+
+
+def test_any_image_gives_an_image() -> None:
+    for image in (torch.zeros(1, 3, 32, 64), torch.ones(2, 3, 64, 32), torch.rand(1, 3, 33, 47)):
+        found = dark_channel_prior.defog(image)
+        assert found.shape == image.shape
+        assert torch.isfinite(found).all()
+        assert 0 <= found.min() <= found.max() <= 1
+
+
+def test_parts_are_joined_as_they_were() -> None:
+    x = torch.arange(2 * 3 * 8 * 8.0).view(2, 3, 8, 8)
+    for parts in ((2, 2), (2, 1)):
+        assert torch.equal(_joined(_parted(x, *parts), *parts), x)
+    assert torch.equal(_parted(x, 2, 2)[1], x[0, :, :4, 4:])
+
+
+def test_the_loss_is_nought_but_for_its_epsilon_at_the_truth() -> None:
+    clear = torch.rand(2, 3, 16, 16)
+    assert restorer_loss([clear, clear, clear], clear).item() == pytest.approx(3 * 1.05e-3, rel=1e-3)
+    assert restorer_loss([clear + 0.1], clear).item() == pytest.approx(0.1 + 0.05e-3, rel=1e-2)
+
+
+def test_a_restorer_learns_to_defog_and_every_stage_takes_part() -> None:
+    torch.manual_seed(0)
+    clear = torch.cat([scene(i, 32) for i in range(4)])
+    foggy = clear * 0.5 + 0.45
+    net = Restorer()
+    optimizer = torch.optim.Adam(net.parameters(), lr=3e-3)
+    for step in range(40):
+        optimizer.zero_grad()
+        restorer_loss(net(foggy), clear).backward()  # type: ignore[no-untyped-call]
+        if step == 0:
+            convolutions = [p for p in net.parameters() if p.ndim == 4 and p.shape[-1] == 3]
+            assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in convolutions)
+        optimizer.step()
+    with torch.inference_mode():
+        assert psnr(net.defog(foggy), clear) > psnr(foggy, clear) + 4
