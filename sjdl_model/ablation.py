@@ -1,7 +1,8 @@
 """The order of an ablation: arms x seeds -> runs, each trained and scored -> comparisons -> tables, figure, page.
 
-OUT/runs/<arm>/<seed>/        a run as `sjdl train` leaves it, without its checkpoint, and scores.json
+OUT/runs/<arm>/<seed>/        a run as `sjdl train` leaves it, without its checkpoint, and scores-<images>.json
 OUT/start/                    the run on clear images whose backbone all begin with, where none is pretrained
+OUT/restorer/                 the restorer of two-stage arms
 OUT/results.json              {arm: {seed: {"mAP_synthetic": x, "mAP_real": x, ...}}}
 OUT/ablation.html             the tables and the figure to look at; OUT/figure.svg
 
@@ -11,33 +12,36 @@ was stopped goes on. Every test image is a query.
 
 import json
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 
 from fvrid_tools import files, page, pool
 from fvrid_tools.dataset import Dataset, open_dataset
 from fvrid_tools.records import Row
 
-from . import compare
-from .arms import START, Arm
+from . import compare, dark_channel_prior
+from .arms import STANDARD, START, Arm
 from .checkpoint import CHECKPOINT
 from .conditions import defogging_quality
-from .config import DataError, Recipe, read_recipe, to_toml
+from .config import DataError, Recipe, from_toml, read_recipe, same_run, to_toml
 from .data import Counterparts
 from .devices import pick_device, set_precision
-from .evaluate import Embedder, TestSet
+from .domains import Domains
+from .evaluate import Defogger, Embedder, TestSet
 from .network import WEIGHTS, load_network
 from .objectives import defogs
-from .train import train
+from .report import RECIPE
+from .restorer import Restorer
+from .train import train, train_restorer
 
-RESULTS, SCORES, PAGE, FIGURE = "results.json", "scores.json", "ablation.html", "figure.svg"
-LISTS = ("average_precision_synthetic", "average_precision_real")  # of each query; in SCORES only
+RESULTS, PAGE, FIGURE = "results.json", "ablation.html", "figure.svg"
+LISTS = ("average_precision_synthetic", "average_precision_real")  # of each query; not in RESULTS
 VALIDATION_SHARE = 0.25  # of the training vehicles
 
 Results = dict[str, dict[str, dict[str, Any]]]  # arm -> seed -> scores
@@ -93,29 +97,30 @@ def ablate(
 ) -> Results:
     """Train and score every arm with every seed, and write RESULTS.
 
-    jobs: runs at once.  progress: is told of each run that is done.
+    jobs: runs at once.  progress: is told of each score that is there.
     Raises ConfigError, DataError, FvridError; FloatingPointError where a loss is not finite.
     """
     _, real, counterparts = data.open()
     if counterparts is not None:
         Counterparts(counterparts, real)
-    usable = [arm for arm in arms if arm.clear or not arm.counterparts or counterparts is not None]
+    usable = [arm for arm in arms if arm.tested == "clear" or not arm.counterparts or counterparts is not None]
+    results: Results = {arm.name: {} for arm in arms}
     files.make_folder(out)
     with files.alone_in(out):
         changes = [*changes, *_start(data, out, recipe, changes)]
-        tasks: dict[str, RunTask] = {}  # by what is asked for: arms may ask for the same, as sjdl and conv_2
-        places: dict[tuple[str, int], str] = {}
-        for arm in usable:
-            for seed in range(seeds):
-                resolved = read_recipe(recipe, [*changes, *arm.changes, f"seed={seed}"])
-                asked = f"{arm.counterparts} {arm.clear} {to_toml(resolved)}"
-                folder = out / "runs" / arm.name / str(seed)
-                tasks.setdefault(asked, RunTask(folder, resolved, arm, data, jobs))
-                places[arm.name, seed] = asked
-        found = dict(zip(tasks, pool.run(list(tasks.values()), jobs, progress), strict=True))
-        results: Results = {arm.name: {} for arm in arms}
-        for (name, seed), asked in places.items():
-            results[name][str(seed)] = found[asked]
+        if any(arm.tested == "restorer" for arm in usable):
+            _restorer(data, out, read_recipe(recipe, changes))
+        first = [arm for arm in usable if arm.tested != "firm"]
+        later = [arm for arm in usable if arm.tested == "firm"]  # by the FIRM of a network that is to be trained first
+        if later and not any(arm.name == "sjdl" for arm in first):
+            first.append(STANDARD["sjdl"])
+        folders: dict[object, Path] = {}
+        for part in (first, later):
+            tasks = _tasks(part, range(seeds), data, out, recipe, changes, jobs, folders)
+            for task, scores in zip(tasks, pool.run(tasks, jobs, progress), strict=True):
+                for arm in task.arms:
+                    if arm.name in results:
+                        results[arm.name][str(task.recipe.seed)] = scores[arm.name]
         files.write_atomic(out / RESULTS, json.dumps(_scalars(results), indent=1) + "\n")
     return results
 
@@ -137,66 +142,145 @@ def _start(data: Data, out: Path, recipe: str, changes: Sequence[str]) -> list[s
     return [f'pretrained="{path}"']
 
 
+def _restorer(data: Data, out: Path, recipe: Recipe) -> None:
+    """Train the restorer of two-stage arms on the synthetic pairs, with as many steps and images as the networks."""
+    path = out / "restorer" / WEIGHTS
+    if not path.exists():
+        synthetic, _, _ = data.open()
+        files.make_folder(path.parent)
+        device = pick_device(recipe.device)
+        net = train_restorer(Domains(synthetic, None, recipe), recipe, device)
+        files.write_atomic(path, save({name: value.contiguous() for name, value in net.state_dict().items()}))
+
+
+def _tasks(
+    arms: Sequence[Arm],
+    seeds: Iterable[int],
+    data: Data,
+    out: Path,
+    recipe: str,
+    changes: Sequence[str],
+    jobs: int,
+    folders: dict[object, Path],
+) -> list["RunTask"]:
+    """A task a training: arms that differ only in what they are tested on, or in nothing, share one. `folders` joins
+    what they are trained with to where that lies, and grows."""
+    tasks: dict[object, RunTask] = {}
+    for arm in arms:
+        for seed in seeds:
+            resolved = read_recipe(recipe, [*changes, *arm.changes, f"seed={seed}"])
+            training = arm.real, arm.counterparts, resolved
+            folder = folders.setdefault(training, out / "runs" / arm.name / str(seed))
+            task = tasks.get(training) or RunTask(folder, resolved, (), data, out, jobs)
+            tasks[training] = replace(task, arms=(*task.arms, arm))
+    return list(tasks.values())
+
+
 @dataclass(frozen=True)
 class RunTask:
-    """One run: trained, or gone on with, and scored."""
+    """One training, and the arms that are scored with its weights."""
 
     folder: Path
     recipe: Recipe
-    arm: Arm
+    arms: tuple[Arm, ...]
     data: Data
+    out: Path
     jobs: int
 
-    def make(self, progress: pool.Progress) -> dict[str, Any]:
-        """Train and score, unless that is done."""
+    def make(self, progress: pool.Progress) -> dict[str, dict[str, Any]]:
+        """Train and score, unless that is done; the scores by arm."""
         if self.jobs > 1:  # in a process of its own
             os.environ["TQDM_DISABLE"] = "1"
             torch.set_num_threads(max(1, (os.cpu_count() or 1) // self.jobs))
+        found = {}
+        for arm in self.arms:
+            found[arm.name] = self._scores(arm)
+            progress(1)
+        (self.folder / CHECKPOINT).unlink(missing_ok=True)
+        return found
+
+    def write(self, made: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        """It is written; sends it back."""
+        return made
+
+    def _is_trained(self) -> bool:
+        """Whether an earlier ablation came to the end of this training. Raises DataError where it was another."""
+        if not (self.folder / WEIGHTS).exists() or (self.folder / CHECKPOINT).exists():
+            return False
+        path = self.folder / RECIPE
+        if not same_run(from_toml(path.read_text(encoding="utf-8"), str(path)), self.recipe):
+            raise DataError(f"{self.folder} is of another recipe; name another --out.")
+        return True
+
+    def _scores(self, arm: Arm) -> dict[str, Any]:
         synthetic, real, counterparts = self.data.open()
-        known = counterparts if self.arm.counterparts else None
+        known = counterparts if arm.counterparts else None
+        trained_real = real if arm.real and (known is not None or self.recipe.images == "foggy") else None
         inputs = {
             "recipe": to_toml(self.recipe),
             "validation": self.data.validation,
-            "data": [d and d.info["manifest_sha256"] for d in (synthetic, real, known)],
+            "data": [d and d.info["manifest_sha256"] for d in (synthetic, trained_real, known)],
         }
-        path = self.folder / SCORES
+        path = self.folder / f"scores-{arm.tested}.json"
         if path.exists():
             stored = json.loads(path.read_text(encoding="utf-8"))
             if stored["inputs"] != inputs:
                 raise DataError(f"{self.folder} is of another recipe or other data; name another --out.")
         else:
-            without = self.arm.clear and known is None  # real fog has no clear images to train on
-            train(synthetic, None if without else real, self.recipe, self.folder, counterparts=known, resume=True)
-            tested_real = known if self.arm.clear else real
-            scores = score(self.folder, self.recipe, self.arm, synthetic, tested_real, counterparts)
+            if not self._is_trained():
+                train(synthetic, trained_real, self.recipe, self.folder, counterparts=known, resume=True)
+            tests = {"synthetic": synthetic, "real": known if arm.tested == "clear" else real}
+            defogger = _open_defogger(arm.tested, self.out, self.recipe)
+            scores = score(self.folder, self.recipe, arm, tests, counterparts, defogger)
             stored = {"inputs": inputs, "scores": scores}
             files.write_atomic(path, json.dumps(stored) + "\n")
-            (self.folder / CHECKPOINT).unlink(missing_ok=True)
-        progress(1)
         found: dict[str, Any] = stored["scores"]
         return found
 
-    def write(self, made: dict[str, Any]) -> dict[str, Any]:
-        """It is written; sends it back."""
-        return made
+
+def _open_defogger(name: str, out: Path, recipe: Recipe) -> Defogger | None:
+    """(B, 3, H, W) foggy -> without fog, by one of arms.DEFOGGERS; None for images as they are."""
+    if name == "dark_channel_prior":
+        return dark_channel_prior.defog
+    device = pick_device(recipe.device)
+    if name == "restorer":
+        restorer = Restorer()
+        restorer.load_state_dict(load_file(out / "restorer" / WEIGHTS))
+        return restorer.to(device).eval().defog
+    if name == "firm":
+        return load_network(out / "runs" / "sjdl" / str(recipe.seed) / WEIGHTS)[0].to(device).defog
+    return None
 
 
 def score(
-    run: Path, recipe: Recipe, arm: Arm, synthetic: Dataset, real: Dataset | None, counterparts: Dataset | None
+    run: Path,
+    recipe: Recipe,
+    arm: Arm,
+    tests: dict[str, Dataset | None],
+    counterparts: Dataset | None,
+    defogger: Defogger | None = None,
 ) -> dict[str, Any]:
-    """Scores of a run on both test sets by name and domain, each mAP with its 95 % interval over the queries; PSNR (dB)
+    """Scores of a run on the test sets by name and domain, each mAP with its 95 % interval over the queries; PSNR (dB)
     and SSIM of the defogged images against the clear ones, where these are known."""
     device = pick_device(recipe.device)
     set_precision("float32", device)
     net, architecture = load_network(run / WEIGHTS)
-    embedder = Embedder(net=net, size=architecture.image_size, before_bn=True, workers=recipe.workers, device=device)
+    embedder = Embedder(
+        net=net,
+        size=architecture.image_size,
+        before_bn=True,
+        workers=recipe.workers,
+        device=device,
+        defogger=defogger,
+    )
+    condition = {"clear": "clear", "foggy": "foggy"}.get(arm.tested, "defogged")
     found: dict[str, Any] = {}
-    for domain, data in (("synthetic", synthetic), ("real", real)):
+    for domain, data in tests.items():
         if data is None:
             found[f"mAP_{domain}"] = None
             continue
         test = TestSet(data, queries="all")
-        before = embedder(test.data, "clear" if arm.clear else "foggy")
+        before = embedder(test.data, condition)
         with torch.inference_mode():
             after = net.neck(torch.from_numpy(before).to(device)).cpu().numpy()
         scores = test.score(after, after)
@@ -205,10 +289,10 @@ def score(
         found[f"mAP_{domain}_before_bn"] = test.score(before, before).mAP
         found[f"average_precision_{domain}"] = np.round(scores.average_precision, 5).tolist()
         truth = test.data if domain == "synthetic" else counterparts
-        if truth is not None and not arm.clear and defogs(recipe.weights, supervised=True):
+        if truth is not None and (defogger or (arm.tested == "foggy" and defogs(recipe.weights, supervised=True))):
             quality = defogging_quality(embedder, test.data, truth=truth)
-            for condition, measures in quality.items():
-                found |= {f"{name}_{domain}_{condition}": measures[name] for name in ("psnr", "ssim")}
+            for shown, measures in quality.items():
+                found |= {f"{name}_{domain}_{shown}": measures[name] for name in ("psnr", "ssim")}
     if found["mAP_real"] is not None:
         found["difference"] = found["mAP_synthetic"] - found["mAP_real"]
     return found

@@ -1,14 +1,16 @@
-"""The arms of the ablation: the controls, the rows of Tables 4 and 5, and arms of one's own. What differs, not how.
+"""The arms of the ablation: the controls, the rows of Tables 3, 4 and 5, and arms of one's own. What differs, not how.
 
-Every arm is a few changes of one recipe, so that nothing else differs.
+Every arm is a few changes of one recipe, so that nothing else differs, and the images that it is tested on.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .config import IMAGE_TERMS, ConfigError
 
-_NO_DEFOGGING = tuple(f"weights.{name}=0" for name in IMAGE_TERMS)
+NO_DEFOGGING = tuple(f"weights.{name}=0" for name in IMAGE_TERMS)
+_TRIPLET = ("weights.identity=0",)
+_BOT = ("ibn=true", "last_stride=1", "label_smoothing=0.1")  # Luo et al. 2019, with the backbone of Table 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,31 +19,49 @@ class Arm:
 
     name: str
     changes: tuple[str, ...] = ()
-    counterparts: bool = False  # trained with the clear images of the scenes in real fog, which only a renderer has
-    clear: bool = False  # trained and tested on clear images
+    real: bool = True  # trained on real fog too
+    counterparts: bool = False  # trained with the clear images of its scenes, which only a renderer has
+    tested: str = "foggy"  # or "clear", or defogged by one of DEFOGGERS
 
+
+# defogged by: a prior; a restorer that is trained on the synthetic pairs; the FIRM of the arm sjdl with the same seed
+DEFOGGERS = ("dark_channel_prior", "restorer", "firm")
 
 CONTROLS = (
-    Arm(name="headroom", changes=("images=clear", *_NO_DEFOGGING), counterparts=True, clear=True),
+    Arm(name="headroom", changes=("images=clear", *NO_DEFOGGING), counterparts=True, tested="clear"),
     Arm(name="oracle", counterparts=True),
 )
+
+
+def _table_3(name: str, changes: tuple[str, ...]) -> tuple[Arm, ...]:
+    """A method trained on clear images and tested on foggy ones, and on defogged ones; and trained in fog."""
+    clear = Arm(name=f"{name}_clear", changes=(*NO_DEFOGGING, *changes, "images=clear"), real=False)
+    defogged = (replace(clear, name=f"{name}_{how}", tested=how) for how in DEFOGGERS)
+    return clear, *defogged, Arm(name=f"{name}_foggy", changes=(*NO_DEFOGGING, *changes))
+
+
+TABLE_3 = (*_table_3("triplet", _TRIPLET), *_table_3("bot", _BOT))
 TABLE_4 = (
-    Arm(name="baseline", changes=_NO_DEFOGGING),
-    Arm(name="jdl", changes=tuple(change for change in _NO_DEFOGGING if "restoration" not in change)),
+    Arm(name="baseline", changes=NO_DEFOGGING),
+    Arm(name="jdl", changes=tuple(change for change in NO_DEFOGGING if "restoration" not in change)),
     Arm(name="sjdl_no_sc", changes=("weights.self_constraint=0",)),
     Arm(name="sjdl"),
 )
 TABLE_5 = tuple(Arm(name=f"conv_{stage}", changes=(f"shared_stage={stage}",)) for stage in (2, 3, 4, 5))
-STANDARD = {arm.name: arm for arm in (*CONTROLS, *TABLE_4, *TABLE_5)}
-START = Arm(name="start", changes=("images=clear", *_NO_DEFOGGING))  # what the backbones of all begin with
+START = Arm(name="start", changes=("images=clear", *NO_DEFOGGING))  # what the backbones of all begin with
+GROUPS = {"controls": CONTROLS, "table3": TABLE_3, "table4": TABLE_4, "table5": TABLE_5}
+STANDARD = {arm.name: arm for arms in GROUPS.values() for arm in arms}
 
 
 def chosen(names: str | None, own: tuple[str, ...]) -> list[Arm]:
-    """The arms of `--arms a,b` (all standard ones without it) and of `--arm NAME[@ARM]:KEY=VALUE,...`.
+    """The arms of `--arms a,b`, which may name GROUPS (all but Table 3's without it), and of
+    `--arm NAME[@ARM]:KEY=VALUE,...`.
 
     Raises ConfigError for a name that is not known, or taken.
     """
-    arms = {name: _standard(name) for name in (STANDARD if names is None else filter(None, names.split(",")))}
+    arms: dict[str, Arm] = {}
+    for name in ("controls", "table4", "table5") if names is None else filter(None, names.split(",")):
+        arms |= {arm.name: arm for arm in GROUPS.get(name) or [_standard(name)]}
     for text in own:
         arm = _parsed(text)
         if arm.name in arms or arm.name in STANDARD:
@@ -54,15 +74,14 @@ def chosen(names: str | None, own: tuple[str, ...]) -> list[Arm]:
 
 def _standard(name: str) -> Arm:
     if name not in STANDARD:
-        raise ConfigError(f"{name} is no arm; take of {', '.join(STANDARD)}, or make one with --arm.")
+        raise ConfigError(f"{name} is no arm; take of {', '.join((*GROUPS, *STANDARD))}, or make one with --arm.")
     return STANDARD[name]
 
 
 def _parsed(text: str) -> Arm:
     """NAME[@ARM]:KEY=VALUE,... on top of a standard arm, sjdl where none is named."""
-    form = re.fullmatch(r"(?P<name>[A-Za-z0-9_]+)(@(?P<base>[a-z0-9_]+))?:(?P<changes>[^=]+=.+)", text)
-    if form is None or form["name"] == START.name:
+    form = re.fullmatch(r"(?P<name>[A-Za-z0-9_]+)(@(?P<base>[A-Za-z0-9_]+))?:(?P<changes>[^=]+=.+)", text)
+    if form is None or form["name"] in (START.name, *GROUPS):
         raise ConfigError(f"--arm {text}: write NAME:KEY=VALUE,..., or NAME@ARM:KEY=VALUE,... on top of that arm.")
     base = _standard(form["base"] or "sjdl")
-    changes = tuple(re.split(r",(?=[A-Za-z_.]+=)", form["changes"]))
-    return Arm(name=form["name"], changes=(*base.changes, *changes), counterparts=base.counterparts, clear=base.clear)
+    return replace(base, name=form["name"], changes=(*base.changes, *re.split(r",(?=[A-Za-z_.]+=)", form["changes"])))

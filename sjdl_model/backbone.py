@@ -6,6 +6,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from . import norms
 from .config import ConfigError
 
 
@@ -16,10 +17,12 @@ class Backbone(nn.Module):
     the one before (Luo et al. 2019, "Bag of Tricks"); None means 1 where the backbone can do so, else its own.
 
     Raises ConfigError where timm does not know the name, the model has fewer than four stages, last_stride=1
-    cannot be had, or the weights cannot be loaded.
+    or ibn cannot be had, or the weights cannot be loaded.
 
     standardize: each image's channels are brought to mean 0 and deviation 1, which takes away what fog does to an image
     as a whole, in place of the normalisation by the mean and deviation of ImageNet.
+    ibn: half of the channels of the first norm of every block of the first three stages are normalised by image, as in
+    IBN-Net-a (Pan et al. 2018).
     """
 
     mean: Tensor
@@ -32,6 +35,7 @@ class Backbone(nn.Module):
         pretrained: bool | str = False,
         last_stride: int | None = None,
         standardize: bool = False,
+        ibn: bool = False,
     ) -> None:
         super().__init__()
         self.standardize = standardize
@@ -46,6 +50,8 @@ class Backbone(nn.Module):
                 raise ConfigError(f"backbone {name} cannot have last_stride=1; set last_stride=2.")
             else:
                 self.stages = _create(name, pretrained)
+        if ibn and not norms.mix_instance_norm(self.stages, self.stages.feature_info.module_name()[:3]):
+            raise ConfigError(f"backbone {name} cannot have ibn: it is of ResNets; set ibn=false.")
         normalisation = self.stages.pretrained_cfg
         for key in ("mean", "std"):
             self.register_buffer(key, torch.tensor(normalisation[key]).view(1, 3, 1, 1), persistent=False)

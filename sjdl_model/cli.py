@@ -285,7 +285,8 @@ def report(run: Path, data: Path | None, real: Path | None, betas: str, scoring:
 @_CHANGES
 @click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Runs of each arm.")
 @click.option(
-    "--arms", help="Of headroom,oracle,baseline,jdl,sjdl_no_sc,sjdl,conv_2,...,conv_5; '' for none.  [default: all]"
+    "--arms",
+    help="Arms, or groups of them: controls,table3,table4,table5; '' for none.  [default: all but Table 3's]",
 )
 @click.option(
     "--arm",
@@ -310,7 +311,10 @@ def ablate(
     jobs: int,
     out: Path,
 ) -> None:
-    """Train and score the rows of the paper's Tables 4 and 5 and their bounds, the seeds in pairs.
+    """Train and score the rows of the paper's Tables 4 and 5 and their bounds, or of Table 3, the seeds in pairs.
+
+    controls: headroom, oracle. table4: baseline, jdl, sjdl_no_sc, sjdl. table5: conv_2 to conv_5. table3: triplet_ and
+    bot_ with clear, dark_channel_prior, restorer, firm (trained clear, tested foggy or so defogged) and foggy.
 
     headroom is trained and tested on clear images, oracle is given the true clear images of real fog; both need
     --counterparts for that, without which the headroom is that of synthetic data and the oracle is left out. Prints the

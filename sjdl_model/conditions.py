@@ -106,7 +106,7 @@ def defogging_quality(
     """
     every: dict[str, list[NDArray[np.float64]]] = {}
     for foggy, clear in _pairs(embedder, data, truth or data):
-        shown = {"foggy": foggy, **({"defogged": embedder.net.defog(foggy).float()} if defogs else {})}
+        shown = {"foggy": foggy, **({"defogged": embedder.defog(foggy)} if defogs else {})}
         for name, image in shown.items():
             for measure, values in (("psnr", _psnr(image, clear)), ("ssim", _ssim(image, clear))):
                 every.setdefault(f"{name} {measure}", []).append(values.double().cpu().numpy())

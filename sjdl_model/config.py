@@ -76,6 +76,7 @@ class Recipe:
     self_constraint: str = "global"  # reading of Eq. 10: "global" as printed, or "phase"
     images: str = "foggy"  # what identities are learned from; "clear" is for bounds, see ablation.py
     domain_statistics: bool = False  # batch norm keeps running statistics of its own for each domain
+    ibn: bool = False  # half of the channels of a ResNet's first norms by instance (IBN-a)
     standardize: bool = False  # each image's channels to mean 0 and deviation 1 before the backbone, not ImageNet's
     seed: int = 0
     workers: int = 2  # processes that decode images; their number changes no number

@@ -67,6 +67,7 @@ class Domains:
             last_stride=recipe.last_stride,
             image_size=recipe.image_size,
             standardize=recipe.standardize,
+            ibn=recipe.ibn,
             domain_statistics=recipe.domain_statistics,
         )
         self.data_sha256 = " ".join(d.info["manifest_sha256"] for d in (data, real, counterparts) if d is not None)

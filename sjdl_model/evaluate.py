@@ -26,6 +26,7 @@ CONDITIONS = ("foggy", "clear", "defogged")
 PROTOCOLS = ("auto", "camera-aware", "camera-less", "vehicleid")
 
 Progress = Callable[[int], None]
+Defogger = Callable[[Tensor], Tensor]  # (B, 3, H, W) in [0, 1] -> the same without fog
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,15 +57,15 @@ def embed(
     net: SJDL,
     batches: Iterable[Tensor],
     *,
-    defog: bool = False,
+    defog: Defogger | None = None,
     before_bn: bool = False,
     progress: Progress = lambda count: None,
 ) -> NDArray[np.float32]:
-    """(N, D) float32 embeddings; with `defog` of the images that the network's FIRM makes of them."""
+    """(N, D) float32 embeddings; with `defog` of the images that it makes of them."""
     net.eval()
     parts = []
     for images in batches:
-        parts.append(net.embed(net.defog(images) if defog else images, before_bn).float().cpu().numpy())
+        parts.append(net.embed(defog(images) if defog else images, before_bn).float().cpu().numpy())
         progress(len(images))
     return np.concatenate(parts) if parts else np.empty((0, 0), np.float32)
 
@@ -78,7 +79,12 @@ class Embedder:
     before_bn: bool = False
     workers: int = 0
     device: torch.device = CPU
+    defogger: Defogger | None = None  # None: the network's own FIRM
     progress: Progress = lambda count: None
+
+    def defog(self, foggy: Tensor) -> Tensor:
+        """(B, 3, S, S) in [0, 1] -> the same without fog."""
+        return (self.defogger or self.net.defog)(foggy).float()
 
     def __call__(self, data: Dataset, condition: str, pick: Pick | None = None) -> NDArray[np.float32]:
         """(N, D) of a dataset's images in one of CONDITIONS, or as `pick` makes them of the samples."""
@@ -88,7 +94,7 @@ class Embedder:
         found = embed(
             self.net.to(self.device),
             image_batches(ImageSet(mine, self.size, chosen), BATCH, self.workers, self.device),
-            defog=condition == "defogged",
+            defog=self.defog if condition == "defogged" else None,
             before_bn=self.before_bn,
             progress=self.progress,
         )

@@ -206,7 +206,7 @@ def embed_images(
                 moved = loaded.to(device, non_blocking=True)
                 yield moved.to(torch.float32, memory_format=torch.channels_last).div_(255)  # as data.Batch.to
 
-    found = embed(net, batches(), defog=defog, before_bn=before_bn, progress=progress)
+    found = embed(net, batches(), defog=net.defog if defog else None, before_bn=before_bn, progress=progress)
     for path, row in zip(used, found, strict=True):
         if not np.isfinite(row).all():
             raise DataError(f"{path}: the embedding is not finite, so the weights are broken; take others.")

@@ -40,8 +40,8 @@ class SJDL(nn.Module):
 
     num_synthetic, num_real: training vehicles of the two domains (num_real may be 0).
     backbone: any timm model with four feature stages; pretrained: True, False, or a local weights file.
-    standardize: see Backbone.  domain_statistics: batch norm has running statistics of its own for each domain, and
-    `use_statistics_of` says whose are in use.
+    standardize, ibn: see Backbone.
+    domain_statistics: batch norm has running statistics of its own for each domain; see `use_statistics_of`.
     Raises ConfigError where the backbone cannot be made, ValueError for another shared_stage than 2 to 5.
     """
 
@@ -55,12 +55,15 @@ class SJDL(nn.Module):
         last_stride: int | None = None,
         pretrained: bool | str = False,
         standardize: bool = False,
+        ibn: bool = False,
         domain_statistics: bool = False,
     ) -> None:
         super().__init__()
         if shared_stage not in (2, 3, 4, 5):
             raise ValueError(f"shared_stage is {shared_stage}: the shared stages end with conv_2, 3, 4 or 5")
-        self.backbone = Backbone(backbone, pretrained=pretrained, last_stride=last_stride, standardize=standardize)
+        self.backbone = Backbone(
+            backbone, pretrained=pretrained, last_stride=last_stride, standardize=standardize, ibn=ibn
+        )
         self.shared = shared_stage - 2  # index of the shared stage's map
         dim = self.backbone.channels[-1]
         self.neck = nn.BatchNorm1d(dim)
@@ -144,6 +147,7 @@ class Architecture(NamedTuple):
     image_size: int
     standardize: bool = False
     domain_statistics: bool = False
+    ibn: bool = False
 
     def build(self, pretrained: bool | str = False) -> SJDL:
         return SJDL(
@@ -154,6 +158,7 @@ class Architecture(NamedTuple):
             last_stride=self.last_stride,
             pretrained=pretrained,
             standardize=self.standardize,
+            ibn=self.ibn,
             domain_statistics=self.domain_statistics,
         )
 

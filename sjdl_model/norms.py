@@ -1,14 +1,15 @@
-"""Batch norm whose running statistics are kept apart for the two domains, its weights being shared (Chang et al. 2019,
-"Domain-specific batch normalization", the statistics alone).
+"""Norms for two kinds of images. Batch norm whose running statistics are kept apart for the two domains, its weights
+being shared (Chang et al. 2019, "Domain-specific batch normalization", the statistics alone).
 
 In training every batch is of one domain and is normalised by itself. One set of running statistics, gathered from both
-in turn, is that of neither: the test would see another network than the training.
+in turn, is that of neither: the test would see another network than the training. And instance norm for a half.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -61,3 +62,35 @@ def unchanged(net: nn.Module) -> Iterator[None]:
     finally:
         for norm, momentum in zip(norms, before, strict=True):
             norm.momentum = momentum
+
+
+class _HalfInstanceNorm(nn.Module):
+    """The first half of the channels by image, the others by batch; begins with the weights of a batch norm."""
+
+    def __init__(self, norm: nn.BatchNorm2d) -> None:
+        super().__init__()
+        self.by_image = norm.num_features // 2
+        self.instance = nn.InstanceNorm2d(self.by_image, affine=True)
+        self.batch = nn.BatchNorm2d(norm.num_features - self.by_image)
+        with torch.no_grad():
+            for name in ("weight", "bias"):
+                getattr(self.instance, name).copy_(getattr(norm, name)[: self.by_image])
+                getattr(self.batch, name).copy_(getattr(norm, name)[self.by_image :])
+            for name in ("running_mean", "running_var"):
+                getattr(self.batch, name).copy_(getattr(norm, name)[self.by_image :])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> the same."""
+        return torch.cat([self.instance(x[:, : self.by_image]), self.batch(x[:, self.by_image :])], dim=1)
+
+
+def mix_instance_norm(net: nn.Module, stages: Iterable[str]) -> bool:
+    """Make `bn1` of every block of some stages half an instance norm; whether there was any."""
+    found = False
+    modules = dict(net.named_modules())
+    for stage in stages:
+        for block in modules[stage].children() if stage in modules else ():
+            if isinstance(norm := getattr(block, "bn1", None), nn.BatchNorm2d):
+                block.bn1 = _HalfInstanceNorm(norm)
+                found = True
+    return found

@@ -36,10 +36,12 @@ from .domains import Domains
 from .engine import Clock, EpochLog, NotFiniteError, Step, Trainer, train_steps
 from .network import SJDL
 from .report import METRICS, RECIPE, write_examples, write_report
-from .schedule import in_warmup
+from .restorer import Restorer, restorer_loss
+from .schedule import in_warmup, lr_factor
 from .watch import Watch, verdict
 
 NOT_FINITE = "not-finite.json"
+RESTORER_LR = 2e-4
 
 
 class TerminatedError(Exception):
@@ -68,6 +70,24 @@ def train(
     device = pick_device(recipe.device)
     with processes.joined(device), _Termination() as termination:
         _Run(Domains(data, real, recipe, counterparts), recipe, run, device, resume).train(termination)
+
+
+def train_restorer(domains: Domains, recipe: Recipe, device: torch.device) -> Restorer:
+    """A restorer trained on the synthetic batches of a recipe, step for step, with its schedule; lr is MPRNet's."""
+    torch.manual_seed(recipe.seed)
+    net = Restorer().to(device).to(memory_format=torch.channels_last).train()
+    optimizer = torch.optim.Adam(net.parameters(), lr=RESTORER_LR, fused=True)
+    total = recipe.epochs * domains.steps_per_epoch
+    steps = domains.steps(0, total, pin=device.type == "cuda")
+    for number, (batch, _) in enumerate(tqdm(steps, total=total, desc="restorer", unit=" steps", disable=None)):
+        batch = batch.to(device)
+        assert batch.clear is not None
+        for group in optimizer.param_groups:
+            group["lr"] = RESTORER_LR * lr_factor(number, total)
+        optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(restorer_loss(net(batch.foggy), batch.clear))
+        optimizer.step()
+    return net.eval()
 
 
 class _Termination:

@@ -135,7 +135,7 @@ def test_a_missing_source_says_where_it_comes_from_in_two_lines(
 def test_sjdl_says_what_is_wrong(built: Path, built_real: Path, tmp_path: Path) -> None:
     for arguments, code, words in (
         (["train", "--run", tmp_path / "r", "--set", "epoch=3"], 2, "did you mean epochs?"),
-        (["train", "--run", tmp_path / "r", "--recipe", "nothing"], 2, "one of baseline, default"),
+        (["train", "--run", tmp_path / "r", "--recipe", "nothing"], 2, "baseline, default"),
         (["train", "--run", tmp_path / "r", "--data", tmp_path], 1, "no finished dataset"),
         (["train", "--run", tmp_path / "r", "--data", built, "--set", "p=99"], 1, "fewer than p = 99"),
         (["train", "--run", tmp_path / "r", "--data", built_real], 1, "not of the synthetic domain"),

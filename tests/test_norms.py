@@ -7,7 +7,9 @@ import torch
 from torch import nn
 
 from sjdl_model import SJDL, norms
+from sjdl_model.backbone import Backbone
 from sjdl_model.checkpoint import save_weights
+from sjdl_model.config import ConfigError
 from sjdl_model.network import Architecture, load_network
 
 
@@ -70,3 +72,19 @@ def test_what_fog_does_to_an_image_as_a_whole_is_standardised_away() -> None:
     ]
     assert distances[1] < 0.2 * distances[0]
     assert torch.isfinite(standardized.embed(torch.full((1, 3, 64, 64), 0.5))).all()
+
+
+def test_half_of_the_channels_are_normalised_by_image() -> None:
+    torch.manual_seed(0)
+    plain, mixed = (Backbone("resnet18", ibn=on, last_stride=2) for on in (False, True))
+    mixed.load_state_dict(mixed.state_dict())
+    norm, block = mixed.stages["layer1"][0].bn1, plain.stages["layer1"][0].bn1
+    x = torch.randn(4, 64, 5, 5) * torch.arange(1, 5).view(4, 1, 1, 1)
+    found = norm.train()(x)
+    assert torch.allclose(found[:, 32:], block.train()(x)[:, 32:], atol=1e-5)  # as the batch norm it was made of
+    each = found[:, :32].std(dim=(2, 3), correction=0)
+    assert torch.allclose(each, torch.ones_like(each), atol=1e-2)
+    assert isinstance(mixed.stages["layer4"][0].bn1, nn.BatchNorm2d)
+    assert mixed(torch.rand(2, 3, 64, 64))[-1].shape == plain(torch.rand(2, 3, 64, 64))[-1].shape
+    with pytest.raises(ConfigError, match="cannot have ibn"):
+        Backbone("convnext_atto", ibn=True)
