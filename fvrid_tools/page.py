@@ -104,15 +104,17 @@ def intervals(rows: Mapping[str, tuple[float, float, float]], title: str) -> Mar
     row, left, right = 22, 130, 60  # pixels
     height = row * len(rows) + _BOTTOM + _TOP
     most = max((high for _, _, high in rows.values()), default=1.0) or 1.0
+    step = next(step for step in (10.0**k * m for k in range(-3, 6) for m in (1, 2, 5)) if most / step <= 6)
+    most = step * np.ceil(most / step)
 
     def x(value: float) -> float:
         return left + value / most * (_WIDTH - left - right)
 
     parts = []
-    for share in (0, 0.25, 0.5, 0.75, 1):
-        at = x(share * most)
+    for tick in np.arange(0, most + step / 2, step).tolist():
+        at = x(tick)
         parts.append(f'<line x1="{at:.1f}" x2="{at:.1f}" y1="{_TOP}" y2="{height - _BOTTOM}" class="grid"/>')
-        parts.append(f'<text x="{at:.0f}" y="{height - 8}" text-anchor="middle">{share * most:.3g}</text>')
+        parts.append(f'<text x="{at:.0f}" y="{height - 8}" text-anchor="middle">{tick:g}</text>')
     for i, (name, (value, low, high)) in enumerate(rows.items()):
         y, colour = _TOP + row * (i + 0.5), _COLOURS[0]
         parts.append(f'<text x="{left - 8}" y="{y + 4:.1f}" text-anchor="end">{Markup.escape(name)}</text>')
