@@ -1,6 +1,7 @@
 """Self-contained HTML pages: pictures as data URIs, charts as SVG, everything else escaped by Jinja."""
 
 import base64
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -105,7 +106,7 @@ def intervals(rows: Mapping[str, tuple[float, float, float]], title: str) -> Mar
     height = row * len(rows) + _BOTTOM + _TOP
     most = max((high for _, _, high in rows.values()), default=1.0) or 1.0
     step = next(step for step in (10.0**k * m for k in range(-3, 6) for m in (1, 2, 5)) if most / step <= 6)
-    most = step * np.ceil(most / step)
+    most = step * math.ceil(most / step)
 
     def x(value: float) -> float:
         return left + value / most * (_WIDTH - left - right)

@@ -2,6 +2,7 @@
 
 OUT/runs/<arm>/<seed>/        a run as `sjdl train` leaves it, without its checkpoint, and scores-<images>.json
 OUT/start/                    the run on clear images whose backbone all begin with, where none is pretrained
+OUT/start-<backbone>/         the same of arms with another backbone
 OUT/restorer/                 the restorer of two-stage arms
 OUT/results.json              {arm: {seed: {"mAP_synthetic": x, "mAP_real": x, ...}}}
 OUT/ablation.html             the tables and the figure to look at; OUT/figure.svg
@@ -107,7 +108,6 @@ def ablate(
     results: Results = {arm.name: {} for arm in arms}
     files.make_folder(out)
     with files.alone_in(out):
-        changes = [*changes, *_start(data, out, recipe, changes)]
         if any(arm.tested == "restorer" for arm in usable):
             _restorer(data, out, read_recipe(recipe, changes))
         first = [arm for arm in usable if arm.tested != "firm"]
@@ -125,21 +125,26 @@ def ablate(
     return results
 
 
-def _start(data: Data, out: Path, recipe: str, changes: Sequence[str]) -> list[str]:
-    """Where the recipe begins with random weights: train one network on clear images for all to begin with."""
-    resolved = read_recipe(recipe, [*changes, *START.changes, "seed=0"])
-    if resolved.pretrained:
-        return []
-    path = out / "start" / "backbone.pt"
+def _start(data: Data, out: Path, arm: Recipe, recipe: str, changes: Sequence[str]) -> Recipe:
+    """Where an arm would begin with random weights: train a backbone of its kind on clear images, for all arms and
+    seeds to begin with, once."""
+    if arm.pretrained:
+        return arm
+    base = read_recipe(recipe, [*changes, *START.changes, "seed=0"])
+    resolved, folder = base, out / "start"
+    if (arm.backbone, arm.transreid) != (base.backbone, base.transreid):
+        resolved = replace(base, backbone=arm.backbone, transreid=arm.transreid, last_stride=arm.last_stride)
+        folder = out / f"start-{arm.backbone}{'-transreid' * arm.transreid}"
+    path = folder / "backbone.pt"
     if not path.exists():
         synthetic, _, _ = data.open()
-        train(synthetic, None, resolved, out / "start", resume=True)
-        prefix = "backbone.stages."
-        weights = load_file(out / "start" / WEIGHTS)
+        train(synthetic, None, resolved, folder, resume=True)
+        prefix = "backbone.stages." + "vit." * arm.transreid
+        weights = load_file(folder / WEIGHTS)
         with files.atomic_path(path) as unfinished:
             torch.save({k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}, unfinished)
-        (out / "start" / CHECKPOINT).unlink(missing_ok=True)
-    return [f'pretrained="{path}"']
+        (folder / CHECKPOINT).unlink(missing_ok=True)
+    return replace(arm, pretrained=str(path))
 
 
 def _restorer(data: Data, out: Path, recipe: Recipe) -> None:
@@ -169,6 +174,7 @@ def _tasks(
     for arm in arms:
         for seed in seeds:
             resolved = read_recipe(recipe, [*changes, *arm.changes, f"seed={seed}"])
+            resolved = _start(data, out, resolved, recipe, changes)
             training = arm.real, arm.counterparts, resolved
             folder = folders.setdefault(training, out / "runs" / arm.name / str(seed))
             task = tasks.get(training) or RunTask(folder, resolved, (), data, out, jobs)
@@ -224,7 +230,9 @@ class RunTask:
         path = self.folder / f"scores-{arm.tested}.json"
         if path.exists():
             stored = json.loads(path.read_text(encoding="utf-8"))
-            if stored["inputs"] != inputs:
+            before = stored["inputs"]
+            same = all(before[name] == inputs[name] for name in ("validation", "data"))
+            if not (same and same_run(from_toml(before["recipe"], str(path)), self.recipe)):
                 raise DataError(f"{self.folder} is of another recipe or other data; name another --out.")
         else:
             if not self._is_trained():

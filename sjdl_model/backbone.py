@@ -1,6 +1,7 @@
 """The four feature stages conv_2 .. conv_5 of any timm backbone."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import timm
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 
 from . import norms
 from .config import ConfigError
+from .transreid import TransReID
 
 
 class Backbone(nn.Module):
@@ -23,6 +25,7 @@ class Backbone(nn.Module):
     as a whole, in place of the normalisation by the mean and deviation of ImageNet.
     ibn: half of the channels of the first norm of every block of the first three stages are normalised by image, as in
     IBN-Net-a (Pan et al. 2018).
+    transreid: (pixels a side, number of cameras), of a vision transformer to be made as in transreid.py.
     """
 
     mean: Tensor
@@ -36,12 +39,21 @@ class Backbone(nn.Module):
         last_stride: int | None = None,
         standardize: bool = False,
         ibn: bool = False,
+        transreid: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
         self.standardize = standardize
+        self.takes_cameras = transreid is not None
+        self.stages: Any
+        self.channels: list[int]
+        self.strides: list[int]
+        if transreid is not None:
+            self.stages = _create_transreid(name, pretrained, *transreid)
+            self.channels, self.strides = self.stages.channels, self.stages.strides
+            self._normalise_as(self.stages.pretrained_cfg)
+            return
         self.stages = _create(name, pretrained)
-        self.channels: list[int] = self.stages.feature_info.channels()
-        self.strides: list[int] = self.stages.feature_info.reduction()
+        self.channels, self.strides = self.stages.feature_info.channels(), self.stages.feature_info.reduction()
         if last_stride != 2:
             shortened = [*self.strides[:3], self.strides[3] // 2]
             if _unstride_last_stage(self.stages) and _has_strides(self.stages, shortened):
@@ -52,27 +64,42 @@ class Backbone(nn.Module):
                 self.stages = _create(name, pretrained)
         if ibn and not norms.mix_instance_norm(self.stages, self.stages.feature_info.module_name()[:3]):
             raise ConfigError(f"backbone {name} cannot have ibn: it is of ResNets; set ibn=false.")
-        normalisation = self.stages.pretrained_cfg
+        self._normalise_as(self.stages.pretrained_cfg)
+
+    def _normalise_as(self, normalisation: dict[str, Any]) -> None:
         for key in ("mean", "std"):
             self.register_buffer(key, torch.tensor(normalisation[key]).view(1, 3, 1, 1), persistent=False)
 
-    def forward(self, image: Tensor) -> list[Tensor]:
-        """image: (B, 3, H, W) in [0, 1].  -> four maps (B, channels[i], H / strides[i], W / strides[i])."""
+    def forward(self, image: Tensor, camera: Tensor | None = None) -> list[Tensor]:
+        """image: (B, 3, H, W) in [0, 1].  camera: (B,) where the backbone takes cameras.
+
+        -> four maps (B, channels[i], H / strides[i], W / strides[i]).
+        """
         if self.standardize:
             deviation, mean = torch.std_mean(image, dim=(2, 3), keepdim=True)  # (B, 3, 1, 1)
             normal = (image - mean) / (deviation + 0.01)  # a uniform image stays finite
         else:
             normal = (image - self.mean) / self.std
-        maps: list[Tensor] = self.stages(normal)
+        maps: list[Tensor] = self.stages(normal, camera) if self.takes_cameras else self.stages(normal)
         return maps
+
+
+def _create_transreid(name: str, pretrained: bool | str, size: int, cameras: int) -> TransReID:
+    options = {"pretrained_cfg_overlay": {"file": pretrained}} if isinstance(pretrained, str) else {}
+    return cast(TransReID, _made(name, pretrained, lambda: TransReID(name, size, cameras, pretrained, **options)))
 
 
 def _create(name: str, pretrained: bool | str) -> Any:
     options: dict[str, Any] = {"features_only": True, "out_indices": (-4, -3, -2, -1)}
     if isinstance(pretrained, str):
         options["pretrained_cfg_overlay"] = {"file": pretrained}
+    return _made(name, pretrained, lambda: timm.create_model(name, pretrained=bool(pretrained), **options))
+
+
+def _made(name: str, pretrained: bool | str, make: Callable[[], Any]) -> Any:
+    """What `make` makes. Raises ConfigError where timm cannot."""
     try:
-        return timm.create_model(name, pretrained=bool(pretrained), **options)
+        return make()
     except Exception as error:  # timm, the hub and torch raise too many kinds to name
         if not timm.is_model(name):
             raise ConfigError(f"backbone {name}: timm has no such model.") from None
@@ -83,7 +110,7 @@ def _create(name: str, pretrained: bool | str) -> Any:
                 f"the ImageNet weights of {name} cannot be downloaded ({_first_line(error)}); "
                 "set pretrained=false, or pretrained=FILE to load a copy."
             ) from None
-        raise ConfigError(f"backbone {name} has no four feature stages ({_first_line(error)}).") from None
+        raise ConfigError(f"backbone {name} cannot be had in this form ({_first_line(error)}).") from None
 
 
 def _first_line(error: Exception) -> str:

@@ -114,7 +114,7 @@ def intervals_of(lines: Sequence[Line]) -> dict[str, tuple[float, float, float]]
     return found
 
 
-HEADS = ("arm", "seeds", "mAP S", "mAP R", "R over seeds", "R over queries", "S - R", "CMC@1 S", "CMC@1 R")
+HEADS = ("arm", "seeds", "mAP S", "mAP R", "over seeds", "over queries", "S - R", "R before BN", "CMC@1 S", "CMC@1 R")
 GAINS = ("gain R", "over seeds", "over queries", "recovered", "PSNR S", "PSNR R")
 
 
@@ -132,8 +132,7 @@ def table(lines: Sequence[Line]) -> list[list[str]]:
                 _interval(line.over_seeds),
                 _interval(line.over_queries),
                 _number(line.synthetic - line.real if both else None),  # type: ignore[operator]
-                _number(line.others.get("CMC@1_synthetic")),
-                _number(line.others.get("CMC@1_real")),
+                *(_number(line.others.get(score)) for score in ("mAP_real_before_bn", "CMC@1_synthetic", "CMC@1_real")),
                 _number(line.gain, "+"),
                 _interval(line.gain_over_seeds, "+"),
                 _interval(line.gain_over_queries, "+"),

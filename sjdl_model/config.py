@@ -76,6 +76,7 @@ class Recipe:
     self_constraint: str = "global"  # reading of Eq. 10: "global" as printed, or "phase"
     images: str = "foggy"  # what identities are learned from; "clear" is for bounds, see ablation.py
     domain_statistics: bool = False  # batch norm keeps running statistics of its own for each domain
+    transreid: bool = False  # the backbone is a vision transformer, with camera embedding and jigsaw branch
     ibn: bool = False  # half of the channels of a ResNet's first norms by instance (IBN-a)
     standardize: bool = False  # each image's channels to mean 0 and deviation 1 before the backbone, not ImageNet's
     seed: int = 0
@@ -103,6 +104,8 @@ class Recipe:
                 math.isfinite(amount) and amount >= 0 for amount in amounts
             ),
             "weights.triplet and weights.identity must not both be 0": self.weights.triplet or self.weights.identity,
+            "transreid has last_stride=2, no ibn and a shared_stage of 2 to 4": not self.transreid
+            or (self.last_stride == 2 and not self.ibn and self.shared_stage < 5),
             "label_smoothing must be in [0, 1)": 0 <= self.label_smoothing < 1,
             f"precision must be one of {PRECISIONS}": self.precision in PRECISIONS,
             f"images must be one of {IMAGES}": self.images in IMAGES,

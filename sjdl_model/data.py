@@ -2,7 +2,7 @@
 
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +14,7 @@ from fvrid_tools.dataset import Dataset as FvridDataset
 from fvrid_tools.dataset import Sample
 from fvrid_tools.fog import FogRange
 from fvrid_tools.images import Uint8Image
+from fvrid_tools.records import Row
 
 from . import processes, transforms
 from .config import DataError
@@ -34,6 +35,7 @@ class Batch(NamedTuple):
     depth: Tensor | None = None  # (B, 1, S, S) float32 in [0, 1], where the fog is to be drawn anew
     fog: Tensor | None = None  # (B, 2) float32, beta and A, where it is
     counterpart: Tensor | None = None  # (B, 3, S, S), the true clear images of real ones; for the oracle only
+    camera: Tensor | None = None  # (B,) int64, numbers as in SJDL.cameras, -1 where not known
 
     def to(self, device: torch.device) -> "Batch":
         """Move to the device; there, where it is cheap, turn images to float (channels last) and add fog."""
@@ -41,9 +43,11 @@ class Batch(NamedTuple):
         label, position = (tensor.to(device, non_blocking=True) for tensor in (self.label, self.position))
         if clear is None or self.depth is None or self.fog is None:
             counterpart = None if self.counterpart is None else _to_float(self.counterpart, device)
-            return Batch(_to_float(self.foggy, device), clear, label, position, counterpart=counterpart)
-        depth, fog = (tensor.to(device, non_blocking=True) for tensor in (self.depth, self.fog))
-        return Batch(add_fog(clear, depth, fog), clear, label, position)
+            found = Batch(_to_float(self.foggy, device), clear, label, position, counterpart=counterpart)
+        else:
+            depth, fog = (tensor.to(device, non_blocking=True) for tensor in (self.depth, self.fog))
+            found = Batch(add_fog(clear, depth, fog), clear, label, position)
+        return found if self.camera is None else found._replace(camera=self.camera.to(device, non_blocking=True))
 
 
 def add_fog(clear: Tensor, depth: Tensor, fog: Tensor) -> Tensor:
@@ -69,6 +73,7 @@ class TrainingSet(Dataset[Batch]):
     by_distance: bool = False  # of that fog: beta is per 81 m, not per unit of log-normalised depth
     counterparts: "Counterparts | None" = None  # of a real dataset
     clear: bool = False  # the clear images in place of the foggy ones
+    cameras: dict[str, int] = field(default_factory=dict)  # their numbers
 
     @classmethod
     def of(
@@ -126,13 +131,15 @@ class TrainingSet(Dataset[Batch]):
 
     def _batch(self, position: int, channels: Tensor, **redrawn: Tensor) -> Batch:
         images = torch.split(channels, 3)
-        real = self.data.rows[position].domain == "real"
+        row = self.data.rows[position]
+        real = row.domain == "real"
         return Batch(
             foggy=images[0],
             clear=None if real else images[-1],
             label=torch.tensor(self.labels[position]),
             position=torch.tensor(position),
             counterpart=images[1] if real and len(images) > 1 else None,
+            camera=torch.tensor(camera_number(self.cameras, row)) if self.cameras else None,
             **redrawn,
         )
 
@@ -156,6 +163,16 @@ class TrainingSet(Dataset[Batch]):
             "depth": transforms.augment(depth, self.size, seed).clamp(0, 1),
             "fog": torch.tensor(fog, dtype=torch.float32),
         }
+
+
+def camera_name(row: Row) -> str | None:
+    """What a network calls the camera of an image; None where it is not known."""
+    return None if row.camera_id is None else f"{row.source}/{row.camera_id}"
+
+
+def camera_number(cameras: dict[str, int], row: Row) -> int:
+    """-1 for a camera that is not among them."""
+    return cameras.get(camera_name(row) or "", -1)
 
 
 class Counterparts:

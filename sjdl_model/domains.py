@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from fvrid_tools.dataset import Dataset
 from fvrid_tools.fog import PRESETS, FogRange
 
 from . import processes
 from .config import ConfigError, DataError, Recipe
-from .data import Batch, Counterparts, TrainingSet, training_batches
+from .data import Batch, Counterparts, TrainingSet, camera_name, training_batches
 from .engine import Step, alternate
 from .network import Architecture
 from .samplers import PKSampler
@@ -51,6 +52,12 @@ class Domains:
         if real is not None:
             known = None if counterparts is None else Counterparts(counterparts, real)
             whole["real"] = TrainingSet.of(real, recipe.image_size, counterparts=known, clear=clear)
+        cameras: tuple[str, ...] = ()
+        if recipe.transreid:
+            rows = [row for training in whole.values() for row in training.data.rows]
+            cameras = tuple(sorted({name for row in rows if (name := camera_name(row))}))
+            numbers = {name: number for number, name in enumerate(cameras)}
+            whole = {domain: replace(training, cameras=numbers) for domain, training in whole.items()}
         parts = {domain: training.hold_out() for domain, training in whole.items()}
         self.sets = {domain: training for domain, (training, _) in parts.items()}
         self.validation = {domain: held for domain, (_, held) in parts.items()}
@@ -69,6 +76,8 @@ class Domains:
             standardize=recipe.standardize,
             ibn=recipe.ibn,
             domain_statistics=recipe.domain_statistics,
+            transreid=recipe.transreid,
+            cameras=cameras,
         )
         self.data_sha256 = " ".join(d.info["manifest_sha256"] for d in (data, real, counterparts) if d is not None)
 

@@ -1,6 +1,6 @@
 """Embed the test images of a dataset and score the ranking."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from fvrid_tools.records import Row
 from . import data as images_of
 from . import processes
 from .config import ConfigError, DataError
-from .data import ImageSet, Pick, image_batches
+from .data import ImageSet, Pick, camera_number, image_batches
 from .metrics import RetrievalScores, check_matches, evaluate, evaluate_vehicleid, numbered
 from .network import SJDL
 from .rerank import Rerank
@@ -59,13 +59,20 @@ def embed(
     *,
     defog: Defogger | None = None,
     before_bn: bool = False,
+    cameras: Sequence[int] = (),
     progress: Progress = lambda count: None,
 ) -> NDArray[np.float32]:
-    """(N, D) float32 embeddings; with `defog` of the images that it makes of them."""
+    """(N, D) float32 embeddings; with `defog` of the images that it makes of them.
+
+    cameras: the number of each image's in `net.cameras`, for a backbone that takes them.
+    """
     net.eval()
-    parts = []
+    parts: list[NDArray[np.float32]] = []
+    done = 0
     for images in batches:
-        parts.append(net.embed(defog(images) if defog else images, before_bn).float().cpu().numpy())
+        camera = torch.tensor(cameras[done : done + len(images)], device=images.device) if cameras else None
+        parts.append(net.embed(defog(images) if defog else images, before_bn, camera).float().cpu().numpy())
+        done += len(images)
         progress(len(images))
     return np.concatenate(parts) if parts else np.empty((0, 0), np.float32)
 
@@ -96,6 +103,7 @@ class Embedder:
             image_batches(ImageSet(mine, self.size, chosen), BATCH, self.workers, self.device),
             defog=self.defog if condition == "defogged" else None,
             before_bn=self.before_bn,
+            cameras=[camera_number(self.net.cameras, row) for row in mine.rows] if self.net.cameras else (),
             progress=self.progress,
         )
         return np.concatenate([share for share in processes.objects(found) if len(share)])

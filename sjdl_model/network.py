@@ -40,7 +40,7 @@ class SJDL(nn.Module):
 
     num_synthetic, num_real: training vehicles of the two domains (num_real may be 0).
     backbone: any timm model with four feature stages; pretrained: True, False, or a local weights file.
-    standardize, ibn: see Backbone.
+    standardize, ibn, transreid: see Backbone.
     domain_statistics: batch norm has running statistics of its own for each domain; see `use_statistics_of`.
     Raises ConfigError where the backbone cannot be made, ValueError for another shared_stage than 2 to 5.
     """
@@ -57,12 +57,18 @@ class SJDL(nn.Module):
         standardize: bool = False,
         ibn: bool = False,
         domain_statistics: bool = False,
+        transreid: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
         if shared_stage not in (2, 3, 4, 5):
             raise ValueError(f"shared_stage is {shared_stage}: the shared stages end with conv_2, 3, 4 or 5")
         self.backbone = Backbone(
-            backbone, pretrained=pretrained, last_stride=last_stride, standardize=standardize, ibn=ibn
+            backbone,
+            pretrained=pretrained,
+            last_stride=last_stride,
+            standardize=standardize,
+            ibn=ibn,
+            transreid=transreid,
         )
         self.shared = shared_stage - 2  # index of the shared stage's map
         dim = self.backbone.channels[-1]
@@ -74,6 +80,7 @@ class SJDL(nn.Module):
         self.firm = FIRM(self.backbone.channels[self.shared], self.backbone.strides[self.shared])
         if domain_statistics:
             norms.keep_apart(self)
+        self.cameras: dict[str, int] = {}  # numbers of those that the backbone knows, by data.camera_name
         self.image_size: int | None = None  # pixels, of the images it was trained on, where that is known
 
     @staticmethod
@@ -84,13 +91,16 @@ class SJDL(nn.Module):
         """
         return load_network(Path(folder))[0]
 
-    def forward(self, foggy: Tensor, defog: bool = True, gather: Gather = as_it_is) -> SJDLOutput:
+    def forward(
+        self, foggy: Tensor, defog: bool = True, gather: Gather = as_it_is, camera: Tensor | None = None
+    ) -> SJDLOutput:
         """foggy: (B, 3, H, W) float in [0, 1]; H and W multiples of 32, else ValueError.
 
+        camera: (B,) numbers as in `cameras`, -1 where not known; heeded by a backbone that takes them.
         gather: joins the features of the processes that share a batch, so that BN, classifiers and the triplet loss
         see the whole of it.
         """
-        maps = self.maps(foggy)
+        maps = self.maps(foggy, camera)
         defogged = self.firm(maps[self.shared], foggy) if defog else None
         with torch.autocast(foggy.device.type, enabled=False):  # what the losses compare is float32 in any case
             feature = gather(maps[-1].float().mean(dim=(2, 3)))  # (B, D)
@@ -109,9 +119,9 @@ class SJDL(nn.Module):
         changes where they are not kept apart. A loaded network has those of real images in use, if it has seen any."""
         norms.use(self, real=domain == "real")
 
-    def embed(self, foggy: Tensor, before_bn: bool = False) -> Tensor:
-        """(B, 3, H, W) in [0, 1] -> (B, D), by CFSM and ReIDM only."""
-        feature = self.maps(foggy)[-1].mean(dim=(2, 3))
+    def embed(self, foggy: Tensor, before_bn: bool = False, camera: Tensor | None = None) -> Tensor:
+        """(B, 3, H, W) in [0, 1] -> (B, D), by CFSM and ReIDM only.  camera: as in `forward`."""
+        feature = self.maps(foggy, camera)[-1].mean(dim=(2, 3))
         return feature if before_bn else self.neck(feature)
 
     def defog(self, foggy: Tensor) -> Tensor:
@@ -119,13 +129,13 @@ class SJDL(nn.Module):
         defogged: Tensor = self.firm(self.maps(foggy)[self.shared], foggy)
         return defogged
 
-    def maps(self, foggy: Tensor) -> list[Tensor]:
+    def maps(self, foggy: Tensor, camera: Tensor | None = None) -> list[Tensor]:
         """The four stages' maps (B, C, H / stride, W / stride); that of the CFSM is maps[self.shared]."""
         if foggy.ndim != 4 or foggy.shape[1] != 3 or foggy.shape[2] % 32 or foggy.shape[3] % 32:
             raise ValueError(
                 f"images are {tuple(foggy.shape)}: (B, 3, H, W) with sides that are multiples of 32 needed"
             )
-        maps: list[Tensor] = self.backbone(foggy)
+        maps: list[Tensor] = self.backbone(foggy, camera)
         return maps
 
 
@@ -148,9 +158,11 @@ class Architecture(NamedTuple):
     standardize: bool = False
     domain_statistics: bool = False
     ibn: bool = False
+    transreid: bool = False
+    cameras: tuple[str, ...] = ()
 
     def build(self, pretrained: bool | str = False) -> SJDL:
-        return SJDL(
+        net = SJDL(
             self.num_synthetic,
             self.num_real,
             self.backbone,
@@ -160,7 +172,10 @@ class Architecture(NamedTuple):
             standardize=self.standardize,
             ibn=self.ibn,
             domain_statistics=self.domain_statistics,
+            transreid=(self.image_size, len(self.cameras)) if self.transreid else None,
         )
+        net.cameras = {name: number for number, name in enumerate(self.cameras)}
+        return net
 
 
 def load_network(path: Path) -> tuple[SJDL, Architecture]:
@@ -172,6 +187,7 @@ def load_network(path: Path) -> tuple[SJDL, Architecture]:
     try:
         with safetensors.safe_open(path, "pt") as file:
             architecture = Architecture(**json.loads(file.metadata()["sjdl"]))
+        architecture = architecture._replace(cameras=tuple(architecture.cameras))
         net = architecture.build()
         net.load_state_dict(load_file(path))
         net.image_size = architecture.image_size

@@ -38,7 +38,8 @@ def terms(net: SJDL, batch: Batch, recipe: Recipe, gather: Gather = as_it_is) ->
     """
     truth = batch.clear if batch.clear is not None else batch.counterpart
     net.use_statistics_of("real" if batch.clear is None else "synthetic")
-    out = run_network(net, batch.foggy, defogs(recipe.weights, supervised=truth is not None), recipe.precision, gather)
+    defog = defogs(recipe.weights, supervised=truth is not None)
+    out = run_network(net, batch.foggy, defog, recipe.precision, gather, batch.camera)
     found = reid_terms(out, batch._replace(label=gather(batch.label)), recipe)
     if out.defogged is not None:
         if truth is not None:
@@ -47,15 +48,17 @@ def terms(net: SJDL, batch: Batch, recipe: Recipe, gather: Gather = as_it_is) ->
             found |= unsupervised_terms(out.defogged, batch.foggy, recipe)
     if batch.clear is not None and (recipe.weights.agreement_shared or recipe.weights.agreement_embedding):
         with norms.unchanged(net):  # the test has no clear images
-            twin = run_network(net, batch.clear, False, recipe.precision, gather)
+            twin = run_network(net, batch.clear, False, recipe.precision, gather, batch.camera)
         found |= agreement_terms(out, twin, recipe)
     return found
 
 
-def run_network(net: SJDL, foggy: Tensor, defog: bool, precision: str, gather: Gather = as_it_is) -> SJDLOutput:
+def run_network(
+    net: SJDL, foggy: Tensor, defog: bool, precision: str, gather: Gather = as_it_is, camera: Tensor | None = None
+) -> SJDLOutput:
     """The network's output in float32, its products being made in `precision`."""
     with torch.autocast(foggy.device.type, _PRECISIONS.get(precision), enabled=precision in _PRECISIONS):
-        out = net(foggy, defog=defog, gather=gather)
+        out = net(foggy, defog=defog, gather=gather, camera=camera)
     return SJDLOutput._make(None if tensor is None else tensor.float() for tensor in out)
 
 

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -81,7 +82,9 @@ def test_every_arm_has_scores_of_every_seed(ablated: tuple[list[str], Path]) -> 
     assert "psnr_real_defogged" not in results["baseline"]["0"]
     page = (ablated[1] / "ablation.html").read_text()
     assert "recovered" in page
-    assert (ablated[1] / "figure.svg").read_text().startswith("<svg")
+    texts = [text.text for text in ElementTree.parse(ablated[1] / "figure.svg").iter() if text.tag.endswith("}text")]
+    assert [text for text in texts if text in results] == list(results)
+    assert f"{100 * np.mean([s['mAP_real'] for s in results['wide'].values()]):.2f}" in texts
 
 
 def test_finished_runs_are_not_repeated(ablated: tuple[list[str], Path]) -> None:
