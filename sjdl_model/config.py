@@ -51,6 +51,7 @@ class Fog:
     """Where the fog of synthetic training images comes from."""
 
     redraw: bool = False  # beta and A drawn anew for every visit, from the dataset's ranges, instead of the stored fog
+    noise: float = 0.0  # grey levels: the most of the camera noise (a deviation, drawn at every visit) of redrawn fog
     preset: str = ""  # from the ranges of one of FOGS instead of the dataset's
 
 
@@ -110,6 +111,8 @@ class Recipe:
             f"precision must be one of {PRECISIONS}": self.precision in PRECISIONS,
             f"images must be one of {IMAGES}": self.images in IMAGES,
             f"fog.preset must be one of {('', *FOGS)}": self.fog.preset in ("", *FOGS),
+            "fog.noise must be 0 to 255, and is of fog that is drawn anew": 0 <= self.fog.noise <= 255
+            and (self.fog.redraw or not self.fog.noise),
             "fog.preset is of fog that is drawn anew; set fog.redraw=true": self.fog.redraw or not self.fog.preset,
             "restoration is towards the clear image; with images=clear set the weights of the image terms to 0": (
                 self.images == "foggy" or not any(getattr(self.weights, name) for name in IMAGE_TERMS)

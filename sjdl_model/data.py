@@ -34,6 +34,7 @@ class Batch(NamedTuple):
     position: Tensor  # (B,) int64, in the training set
     depth: Tensor | None = None  # (B, 1, S, S) float32 in [0, 1], where the fog is to be drawn anew
     fog: Tensor | None = None  # (B, 2) float32, beta and A, where it is
+    noise: Tensor | None = None  # (B,) float32, deviation of the camera noise that comes after that fog
     counterpart: Tensor | None = None  # (B, 3, S, S), the true clear images of real ones; for the oracle only
     camera: Tensor | None = None  # (B,) int64, numbers as in SJDL.cameras, -1 where not known
 
@@ -46,7 +47,11 @@ class Batch(NamedTuple):
             found = Batch(_to_float(self.foggy, device), clear, label, position, counterpart=counterpart)
         else:
             depth, fog = (tensor.to(device, non_blocking=True) for tensor in (self.depth, self.fog))
-            found = Batch(add_fog(clear, depth, fog), clear, label, position)
+            foggy = add_fog(clear, depth, fog)
+            if self.noise is not None:  # fog takes contrast from the vehicle, not noise from the camera
+                deviation = self.noise.to(device, non_blocking=True)[:, None, None, None]
+                foggy = (foggy + deviation * torch.randn_like(foggy)).clamp_(0, 1)
+            found = Batch(foggy, clear, label, position)
         return found if self.camera is None else found._replace(camera=self.camera.to(device, non_blocking=True))
 
 
@@ -71,6 +76,7 @@ class TrainingSet(Dataset[Batch]):
     size: int  # pixels
     fog: FogRange | None = None  # give depth, and a draw of the fog from these ranges, as well
     by_distance: bool = False  # of that fog: beta is per 81 m, not per unit of log-normalised depth
+    noise: float = 0.0  # of that fog: the most of the camera noise, a deviation in [0, 1]
     counterparts: "Counterparts | None" = None  # of a real dataset
     clear: bool = False  # the clear images in place of the foggy ones
     cameras: dict[str, int] = field(default_factory=dict)  # their numbers
@@ -83,6 +89,7 @@ class TrainingSet(Dataset[Batch]):
         fog: FogRange | None = None,
         *,
         by_distance: bool = False,
+        noise: float = 0.0,
         counterparts: "Counterparts | None" = None,
         clear: bool = False,
     ) -> "TrainingSet":
@@ -92,7 +99,7 @@ class TrainingSet(Dataset[Batch]):
             raise DataError(f"{data.folder} has no training images; run fvrid split {data.folder} first")
         names = {identity: label for label, identity in enumerate(sorted({row.identity for row in train.rows}))}
         labels = [names[row.identity] for row in train.rows]
-        return cls(train, labels, size, fog, by_distance, counterparts, clear)
+        return cls(train, labels, size, fog, by_distance, noise, counterparts, clear)
 
     def hold_out(self) -> tuple["TrainingSet", "TrainingSet"]:
         """What to train on, and VALIDATION images to look at: the last image each of vehicles evenly spaced among those
@@ -159,7 +166,8 @@ class TrainingSet(Dataset[Batch]):
         depth = torch.from_numpy(sample.depth)[None]
         if self.by_distance:
             depth = FARTHEST_M ** (depth - 1)  # z / 81 m, of d = log(z / 1 m) / log(81)
-        return {
+        noise = {"noise": torch.tensor(draws.uniform(0, self.noise), dtype=torch.float32)} if self.noise else {}
+        return noise | {
             "depth": transforms.augment(depth, self.size, seed).clamp(0, 1),
             "fog": torch.tensor(fog, dtype=torch.float32),
         }

@@ -48,7 +48,9 @@ class Domains:
             raise DataError("--counterparts are of the images of --real; name that too.")
         self.datasets = [dataset for dataset in (data, real) if dataset is not None]
         fog, physical = _redrawn(data, recipe), recipe.fog.preset == "physical"
-        whole = {"synthetic": TrainingSet.of(data, recipe.image_size, fog, by_distance=physical, clear=clear)}
+        noise = recipe.fog.noise / 255
+        drawn = TrainingSet.of(data, recipe.image_size, fog, by_distance=physical, noise=noise, clear=clear)
+        whole = {"synthetic": drawn}
         if real is not None:
             known = None if counterparts is None else Counterparts(counterparts, real)
             whole["real"] = TrainingSet.of(real, recipe.image_size, counterparts=known, clear=clear)

@@ -213,6 +213,7 @@ def test_what_cannot_be_done_is_said(built: Path, built_real: Path, counterparts
     for change, words in (
         ("images=clear", "weights of the image terms"),
         ("fog.preset=wide", "fog.redraw=true"),
+        ("fog.noise=3", "drawn anew"),
         ("fog.preset=thick", "one of"),
     ):
         with pytest.raises(ConfigError, match=words):
@@ -243,6 +244,23 @@ def test_physical_fog_goes_by_metres(built: Path) -> None:
     assert batch.fog is not None
     visibility = np.log(20) * 81 / batch.fog[0].item()
     assert 25 <= visibility <= 150
+
+
+def test_camera_noise_comes_after_redrawn_fog(built: Path) -> None:
+    data, changes = fvrid_tools.open_dataset(built), [*QUICK, "fog.redraw=true"]
+    plain, noisy = (Domains(data, None, read_recipe("default", [*changes, *more])) for more in ((), ("fog.noise=10",)))
+    ((one, _),), ((other, _),) = (domains.steps(0, 1, False) for domains in (plain, noisy))
+    assert other.noise is not None
+    assert torch.equal(one.fog, other.fog)
+    assert ((other.noise >= 0) & (other.noise <= 10 / 255)).all()
+    torch.manual_seed(0)
+    clean, found = (batch.to(torch.device("cpu")).foggy for batch in (one, other))
+    for before, after, deviation in zip(clean, found, other.noise, strict=True):
+        inside = (before > 0.2) & (before < 0.8)  # nothing clipped
+        assert (after - before)[inside].std() == pytest.approx(deviation.item(), rel=0.1, abs=1e-3)
+    torch.manual_seed(0)
+    one.to(torch.device("cpu"))
+    assert torch.equal(other.to(torch.device("cpu")).foggy, found)  # a step can be made again
 
 
 def test_arms_of_ones_own_stand_on_others() -> None:
