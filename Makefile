@@ -14,7 +14,7 @@ GPUS   ?= 1
 DEMO   := build/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo train eval report test test-all lint format mini depth ablate check-mini bench
+.PHONY: help install demo train eval report test test-all lint format mini depth ablation-data ablate settle check-mini bench
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -86,14 +86,24 @@ check-mini: install  ## measure FVRID-Mini: texture, the gap of its fog, difficu
 	status=0; for script in benchmarks/mini_*.py; do \
 	    $(BIN)/python $$script --out build/bench/$$(basename $$script .py).json || status=1; done; exit $$status
 
-ablate: install  ## what defogging buys, on FVRID-Mini: bounds, Tables 4 and 5 (hours; goes on where it stopped)
+ABLATE = $(BIN)/sjdl ablate --data build/ablation/syn --real build/ablation/real --recipe ablation --jobs 2
+CONTROLLED = --counterparts build/ablation/counterparts
+
+ablation-data: install
 	$(BIN)/fvrid render --out build/mini/counterparts --seed 2 --vehicles 550 --views 6 --fog mixed --counterparts --size 128 --samples 12
 	$(BIN)/fvrid build-syn --src mini --out build/ablation/syn
 	$(BIN)/fvrid build-real --src mini --out build/ablation/real
 	$(BIN)/fvrid build-syn --src mini --root build/mini/counterparts --out build/ablation/counterparts
 	for data in syn real counterparts; do $(BIN)/fvrid split build/ablation/$$data || exit 1; done
-	$(BIN)/sjdl ablate --data build/ablation/syn --real build/ablation/real --counterparts build/ablation/counterparts \
-	    --recipe ablation --seeds 3 --jobs 2 --out build/ablation/tables
+
+ablate: ablation-data  ## what defogging buys, on FVRID-Mini: bounds, Tables 4 and 5 (hours; goes on where it stopped)
+	$(ABLATE) $(CONTROLLED) --seeds 3 --out build/ablation/tables
+
+settle: ablation-data  ## the recipe's open readings and what goes past the paper, on validation vehicles (hours; goes on)
+	$(ABLATE) --validation --seeds 1 --out build/ablation/explore --arms baseline \
+	    --arm wide@baseline:fog.redraw=true,fog.preset=wide --arm physical@baseline:fog.redraw=true,fog.preset=physical \
+	    --arm statistics@baseline:domain_statistics=true --arm standardize@baseline:standardize=true \
+	    --arm agree@baseline:weights.agreement_shared=1,weights.agreement_embedding=1
 
 bench: install  ## measure every speed claim; JSON to build/bench
 	mkdir -p build/bench
