@@ -12,6 +12,7 @@ was stopped goes on. Every test image is a query.
 """
 
 import json
+import multiprocessing
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -83,7 +84,12 @@ def validation_part(data: Dataset) -> Dataset:
         seen.add(row.identity)
         return "query" if first else "gallery"  # all are queries in an ablation
 
-    return data.take([row._replace(split=split(row)) for row in rows])
+    part = data.take([row._replace(split=split(row)) for row in rows])
+    part.info = {
+        **data.info,
+        "manifest_sha256": f"{data.info['manifest_sha256']} (validation)",
+    }  # it is another dataset
+    return part
 
 
 def ablate(
@@ -195,7 +201,7 @@ class RunTask:
 
     def make(self, progress: pool.Progress) -> dict[str, dict[str, Any]]:
         """Train and score, unless that is done; the scores by arm."""
-        if self.jobs > 1:  # in a process of its own
+        if multiprocessing.parent_process() is not None:  # one of several
             os.environ["TQDM_DISABLE"] = "1"
             torch.set_num_threads(max(1, (os.cpu_count() or 1) // self.jobs))
         found = {}
@@ -224,14 +230,13 @@ class RunTask:
         trained_real = real if arm.real and (known is not None or self.recipe.images == "foggy") else None
         inputs = {
             "recipe": to_toml(self.recipe),
-            "validation": self.data.validation,
             "data": [d and d.info["manifest_sha256"] for d in (synthetic, trained_real, known)],
         }
         path = self.folder / f"scores-{arm.tested}.json"
         if path.exists():
             stored = json.loads(path.read_text(encoding="utf-8"))
             before = stored["inputs"]
-            same = all(before[name] == inputs[name] for name in ("validation", "data"))
+            same = before["data"] == inputs["data"]
             if not (same and same_run(from_toml(before["recipe"], str(path)), self.recipe)):
                 raise DataError(f"{self.folder} is of another recipe or other data; name another --out.")
         else:

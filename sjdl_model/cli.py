@@ -99,9 +99,13 @@ def train(
     try:
         run_training(clear, foggy, resolved, run, counterparts=of_foggy, resume=resume)
     except TerminatedError as error:
-        click.echo(str(error), err=True)
-        raise SystemExit(128 + signal.SIGTERM) from None
+        raise _terminated(error) from None
     click.echo(f"{run / REPORT}")
+
+
+def _terminated(error: Exception) -> SystemExit:
+    click.echo(str(error), err=True)
+    return SystemExit(128 + signal.SIGTERM)
 
 
 def _scoring_options(command: Any) -> Any:
@@ -326,11 +330,15 @@ def ablate(
     from .arms import chosen
     from .compare import compare, table
     from .tables import as_text
+    from .train import TerminatedError
 
     wanted = chosen(arms, own)
     with tqdm(total=len(wanted) * seeds, desc="ablate", unit=" runs", disable=None) as bar:
         datasets = Data(synthetic=data, real=real, counterparts=counterparts, validation=validation)
-        results = ablate(datasets, wanted, seeds, out, recipe, changes, jobs, bar.update)
+        try:
+            results = ablate(datasets, wanted, seeds, out, recipe, changes, jobs, bar.update)
+        except TerminatedError as error:
+            raise _terminated(error) from None
     for name, of in results.items():
         if not of:
             click.echo(f"{name} is left out: real fog has no clear images; name their --counterparts.", err=True)
