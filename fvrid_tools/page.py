@@ -64,6 +64,9 @@ def lines(series: dict[str, Sequence[tuple[float, float]]], title: str) -> Marku
     bottom = ys.min() - margin
     bottom = max(0, bottom) if ys.min() >= 0 else bottom  # no share and no rate is negative
     frame = _Frame(xs.min(), max(xs.max(), xs.min() + 1e-9), bottom, ys.max() + margin)
+    right = [frame.y(y) for data in points.values() for x, y in data if frame.x(x) > 0.6 * _WIDTH]
+    high = bool(right) and sum(right) / len(right) < _HEIGHT / 2  # the names go where the lines are not
+    first = _HEIGHT - _BOTTOM - 8 - 14 * (len(points) - 1) if high else _TOP + 14
     parts = []
     for i, (name, data) in enumerate(points.items()):
         colour = _COLOURS[i % len(_COLOURS)]
@@ -71,7 +74,7 @@ def lines(series: dict[str, Sequence[tuple[float, float]]], title: str) -> Marku
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.6"/>')
         if len(points) > 1:
             label = Markup.escape(name)
-            place = f'x="{_WIDTH - 14}" y="{_TOP + 14 + 14 * i}" text-anchor="end"'
+            place = f'x="{_WIDTH - 14}" y="{first + 14 * i}" text-anchor="end"'
             parts.append(f'<text {place} style="fill: {colour}">{label}</text>')
     return frame.chart(title, "".join(parts))
 
