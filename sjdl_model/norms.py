@@ -34,13 +34,19 @@ class _Apart:
 
 
 def keep_apart(net: nn.Module) -> None:
-    """Give every batch norm of a network a second set of running statistics."""
+    """Give every batch norm of a network a second set of running statistics, unless it has one."""
     for module in net.modules():
+        if isinstance(module, _Apart):
+            continue
         if isinstance(module, _BatchNorm) and module.running_mean is not None and module.running_var is not None:
             module.register_buffer("real_mean", module.running_mean.clone())
             module.register_buffer("real_var", module.running_var.clone())
             kind = type(module)
             module.__class__ = type(f"Apart{kind.__name__}", (_Apart, kind), {})
+
+
+def are_apart(net: nn.Module) -> bool:
+    return any(isinstance(module, _Apart) for module in net.modules())
 
 
 def use(net: nn.Module, *, real: bool) -> None:

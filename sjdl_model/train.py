@@ -20,7 +20,7 @@ from tqdm import tqdm
 from fvrid_tools.dataset import Dataset
 from fvrid_tools.files import make_folder, write_atomic
 
-from . import processes
+from . import norms, processes
 from .card import write_card
 from .checkpoint import (
     CHECKPOINT,
@@ -273,12 +273,20 @@ class _Run:
         write_card(self._folder)
 
 
+def synchronize_norms(net: SJDL) -> None:
+    """Let the batch norms of the backbone see the batches of all processes; each keeps the statistics it has."""
+    apart = norms.are_apart(net)
+    net.backbone.stages = timm.layers.convert_sync_batchnorm(net.backbone.stages)
+    if apart:
+        norms.keep_apart(net)  # a converted norm has forgotten
+
+
 def _prepared(net: SJDL, device: torch.device) -> SJDL:
     """On the device, channels last: a third faster on the CPU, more with tensor cores. With several GPUs the BN of the
     backbone sees the whole batch, as the neck does in any case; torch has none such for the CPU, where it sees that of
     its process."""
     if processes.count() > 1 and device.type == "cuda":
-        net.backbone.stages = timm.layers.convert_sync_batchnorm(net.backbone.stages)
+        synchronize_norms(net)
     moved: SJDL = net.to(device).to(memory_format=torch.channels_last)
     return moved
 

@@ -11,6 +11,7 @@ from sjdl_model.backbone import Backbone
 from sjdl_model.checkpoint import save_weights
 from sjdl_model.config import ConfigError
 from sjdl_model.network import Architecture, load_network
+from sjdl_model.train import synchronize_norms
 
 
 def batch(mean: float, seed: int = 0) -> torch.Tensor:
@@ -88,3 +89,16 @@ def test_half_of_the_channels_are_normalised_by_image() -> None:
     assert mixed(torch.rand(2, 3, 64, 64))[-1].shape == plain(torch.rand(2, 3, 64, 64))[-1].shape
     with pytest.raises(ConfigError, match="cannot have ibn"):
         Backbone("convnext_atto", ibn=True)
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_norms_of_several_gpus_keep_what_they_know(apart: bool) -> None:
+    net = Architecture(3, 2, "resnet18", 2, 2, 64, domain_statistics=apart).build()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    synchronize_norms(net)
+    after = net.state_dict()
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    assert any(isinstance(norm, nn.SyncBatchNorm) for norm in net.backbone.modules())
+    net.use_statistics_of("real")
+    assert all(norm.of_real for norm in net.backbone.modules() if apart and isinstance(norm, nn.SyncBatchNorm))
