@@ -43,7 +43,7 @@ class Weights:
     total_variation: float = 1e-5  # lambda3
     self_constraint: float = 300.0  # lambda4
     agreement_shared: float = 0.0  # of a clear image and its foggy twin, at the shared stage; not of the paper
-    agreement_embedding: float = 0.0  # the same at the pooled feature
+    agreement_embedding: float = 0.0  # the same at the embedding
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -80,7 +80,8 @@ def agreement_terms(out: SJDLOutput, twin: SJDLOutput, recipe: Recipe) -> dict[s
     if recipe.weights.agreement_shared:
         found["agreement_shared"] = losses.agreement_loss(out.shared, twin.shared)
     if recipe.weights.agreement_embedding:
-        found["agreement_embedding"] = losses.agreement_loss(out.feature, twin.feature)
+        # after BN: before it all features are positive, and point the same way whatever they say
+        found["agreement_embedding"] = losses.agreement_loss(out.embedding, twin.embedding)
     return found
 
 
