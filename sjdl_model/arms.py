@@ -51,7 +51,8 @@ TABLE_4 = (
     Arm(name="sjdl"),
 )
 TABLE_5 = tuple(Arm(name=f"conv_{stage}", changes=(f"shared_stage={stage}",)) for stage in (2, 3, 4, 5))
-START = Arm(name="start", changes=("images=clear", "domain_statistics=false", *NO_DEFOGGING))  # what the backbones of all begin with
+# what the backbones of all begin with
+START = Arm(name="start", changes=("images=clear", "domain_statistics=false", *NO_DEFOGGING))
 GROUPS = {"controls": CONTROLS, "table3": TABLE_3, "table4": TABLE_4, "table5": TABLE_5}
 STANDARD = {arm.name: arm for arms in GROUPS.values() for arm in arms}
 
