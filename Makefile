@@ -100,7 +100,7 @@ ablate: ablation-data  ## what defogging buys, on FVRID-Mini: bounds, Tables 4 a
 	$(ABLATE) $(CONTROLLED) --seeds 3 --out build/ablation/tables
 
 settle: ablation-data  ## the recipe's open readings and what goes past the paper, on validation vehicles (hours; goes on)
-	$(ABLATE) --validation --seeds 1 --out build/ablation/explore --arms baseline \
+	$(ABLATE) $(CONTROLLED) --validation --seeds 1 --out build/ablation/explore --arms headroom,baseline \
 	    --arm wide@baseline:fog.redraw=true,fog.preset=wide --arm physical@baseline:fog.redraw=true,fog.preset=physical \
 	    --arm statistics@baseline:domain_statistics=true --arm standardize@baseline:standardize=true \
 	    --arm agree@baseline:weights.agreement_shared=1,weights.agreement_embedding=1
