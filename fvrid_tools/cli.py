@@ -147,7 +147,7 @@ def _choice_options(command: Any) -> Any:
 @POLARITY
 @click.option(
     "--fog",
-    type=click.Choice(("paper", "release", "source")),
+    type=click.Choice(("paper", "release", "wide", "source")),
     help="Ranges of β and A; or source, the foggy images that it has itself.  [default: source where every --src has"
     " them, as fvrid does; else paper]",
 )

@@ -10,6 +10,7 @@ from click.testing import CliRunner, Result
 import fvrid_tools
 from fvrid_tools import manifest
 from fvrid_tools.cli import cli as fvrid
+from fvrid_tools.fog import PRESETS
 from sjdl_model.cli import cli as sjdl
 
 ROOT = Path(__file__).parents[1]
@@ -173,3 +174,9 @@ def test_progress_goes_to_stderr_and_data_to_stdout(built: Path, tmp_path: Path)
     weights = ("--weights", tmp_path / "r/weights.safetensors")
     same = run("eval", *weights, "--data", built, "--json", "--workers", "0", program=sjdl)
     assert json.loads(same.stdout) == json.loads(result.stdout)
+
+
+def test_every_range_of_fog_can_be_asked_for_by_name() -> None:
+    (fog,) = (option for option in fvrid.commands["build-syn"].params if option.name == "fog")
+    assert isinstance(fog.type, click.Choice)
+    assert set(fog.type.choices) == {*PRESETS, "source"}
