@@ -118,8 +118,8 @@ def ablate(
             _restorer(data, out, read_recipe(recipe, changes))
         first = [arm for arm in usable if arm.tested != "firm"]
         later = [arm for arm in usable if arm.tested == "firm"]  # by the FIRM of a network that is to be trained first
-        if later and not any(arm.name == "sjdl" for arm in first):
-            first.append(STANDARD["sjdl"])
+        if later:  # at the head, so that a training that it shares with another arm lies in its folder
+            first = [STANDARD["sjdl"], *(arm for arm in first if arm.name != "sjdl")]
         folders: dict[object, Path] = {}
         for part in (first, later):
             tasks = _tasks(part, range(seeds), data, out, recipe, changes, jobs, folders)

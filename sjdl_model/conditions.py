@@ -15,13 +15,12 @@ from fvrid_tools import add_fog, images
 from fvrid_tools.dataset import Dataset, Sample
 
 from . import data as images_of
-from .data import ImageSet, image_batches
+from .data import FARTHEST_M, ImageSet, image_batches
 from .evaluate import BATCH, CONDITIONS, Embedder, Result, TestSet, has_clear
 from .metrics import bootstrap
 from .rerank import Rerank
 
 BETAS = (0.0, 0.4, 0.8, 1.2, 1.6, 2.4, 3.2, 5.0)  # the paper's range, and beyond it what its Fig. 4 shows
-_FARTHEST = 81  # metres at d = 1
 _LOOKED_AT = 64  # images for the mean transmission
 
 
@@ -92,7 +91,7 @@ def visibility(beta: float) -> float:
     """Metres at which 5 % of the contrast is left (the meteorological optical range, WMO No. 8), where distance is
     stored as d = log(z / 1 m) / log(81): exp(-beta d) = 1/20. Infinite without fog."""
     exponent = math.log(20) / beta if beta else math.inf
-    return math.inf if exponent > 100 else _FARTHEST**exponent
+    return math.inf if exponent > 100 else FARTHEST_M**exponent
 
 
 @torch.inference_mode()

@@ -9,13 +9,13 @@ from fvrid_tools.fog import PRESETS, FogRange
 
 from . import processes
 from .config import ConfigError, DataError, Recipe
-from .data import Batch, Counterparts, TrainingSet, camera_name, training_batches
+from .data import FARTHEST_M, Batch, Counterparts, TrainingSet, camera_name, training_batches
 from .engine import Step, alternate
 from .network import Architecture
 from .samplers import PKSampler
 
 # visibility (5 % contrast) of 25 to 150 m: t = exp(-log(20) z / V), so beta per 81 m is log(20) * 81 / V
-PHYSICAL = FogRange(beta=(math.log(20) * 81 / 150, math.log(20) * 81 / 25), airlight=(0.3, 1.0))
+PHYSICAL = FogRange(beta=(math.log(20) * FARTHEST_M / 150, math.log(20) * FARTHEST_M / 25), airlight=(0.3, 1.0))
 
 
 class Domains:

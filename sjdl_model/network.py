@@ -116,8 +116,9 @@ class SJDL(nn.Module):
 
     def use_statistics_of(self, domain: str) -> None:
         """Normalise by the running statistics of "synthetic" or "real" images from now on, and gather those; nothing
-        changes where they are not kept apart. A loaded network has those of real images in use, if it has seen any."""
-        norms.use(self, real=domain == "real")
+        changes where they are not kept apart. A network that was trained without real images has those of synthetic
+        ones only, and uses them; a loaded one that was trained with them has the real ones in use."""
+        norms.use(self, real=domain == "real" and self.classifier_real is not None)
 
     def embed(self, foggy: Tensor, before_bn: bool = False, camera: Tensor | None = None) -> Tensor:
         """(B, 3, H, W) in [0, 1] -> (B, D), by CFSM and ReIDM only.  camera: as in `forward`."""
@@ -191,7 +192,7 @@ def load_network(path: Path) -> tuple[SJDL, Architecture]:
         net = architecture.build()
         net.load_state_dict(load_file(path))
         net.image_size = architecture.image_size
-        net.use_statistics_of("real" if architecture.num_real else "synthetic")
+        net.use_statistics_of("real")
     except FileNotFoundError:
         raise DataError(f"{path}: no such weights file; train first, or name another.") from None
     except (OSError, KeyError, TypeError, ValueError, RuntimeError, safetensors.SafetensorError) as error:

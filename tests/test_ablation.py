@@ -197,6 +197,8 @@ def test_what_cannot_be_done_is_said(built: Path, built_real: Path, counterparts
     data, real, clear = (fvrid_tools.open_dataset(path) for path in (built, built_real, counterparts))
     with pytest.raises(DataError, match=r"no clear counterpart of"):
         Counterparts(data, real)
+    with pytest.raises(DataError, match="of the real domain"):
+        Counterparts(real, real)
     with pytest.raises(DataError, match="name that too"):
         Domains(data, None, read_recipe("default", QUICK), clear)
     with pytest.raises(DataError, match="no clear images to train on"):

@@ -102,3 +102,12 @@ def test_norms_of_several_gpus_keep_what_they_know(apart: bool) -> None:
     assert any(isinstance(norm, nn.SyncBatchNorm) for norm in net.backbone.modules())
     net.use_statistics_of("real")
     assert all(norm.of_real for norm in net.backbone.modules() if apart and isinstance(norm, nn.SyncBatchNorm))
+
+
+def test_without_real_images_in_training_the_statistics_are_those_of_synthetic_ones() -> None:
+    net = SJDL(3, 0, "resnet18", domain_statistics=True)
+    net.train()(batch_of_images := 0.1 * torch.rand(4, 3, 64, 64), defog=False)
+    net.eval()
+    expected = net.embed(batch_of_images)
+    net.use_statistics_of("real")
+    assert torch.equal(net.embed(batch_of_images), expected)
