@@ -24,7 +24,7 @@ class Backbone(nn.Module):
     standardize: each image's channels are brought to mean 0 and deviation 1, which takes away what fog does to an image
     as a whole, in place of the normalisation by the mean and deviation of ImageNet.
     ibn: half of the channels of the first norm of every block of the first three stages are normalised by image, as in
-    IBN-Net-a (Pan et al. 2018).
+    IBN-Net-a (Pan et al. 2018), whose published weights can be taken; with others these norms begin as the batch norms.
     transreid: (pixels a side, number of cameras), of a vision transformer to be made as in transreid.py.
     """
 
@@ -52,7 +52,11 @@ class Backbone(nn.Module):
             self.channels, self.strides = self.stages.channels, self.stages.strides
             self._normalise_as(self.stages.pretrained_cfg)
             return
-        self.stages = _create(name, pretrained)
+        published = _with_instance_norms(pretrained)
+        if published and not ibn:
+            raise ConfigError(f"{pretrained}: weights of a network with instance norms; set ibn=true.")
+        source = False if published else pretrained
+        self.stages = _create(name, source)
         self.channels, self.strides = self.stages.feature_info.channels(), self.stages.feature_info.reduction()
         if last_stride != 2:
             shortened = [*self.strides[:3], self.strides[3] // 2]
@@ -61,9 +65,11 @@ class Backbone(nn.Module):
             elif last_stride == 1:
                 raise ConfigError(f"backbone {name} cannot have last_stride=1; set last_stride=2.")
             else:
-                self.stages = _create(name, pretrained)
+                self.stages = _create(name, source)
         if ibn and not norms.mix_instance_norm(self.stages, self.stages.feature_info.module_name()[:3]):
             raise ConfigError(f"backbone {name} cannot have ibn: it is of ResNets; set ibn=false.")
+        if published:
+            _fill(self.stages, published, f"{pretrained}: not weights of {name} with ibn")
         self._normalise_as(self.stages.pretrained_cfg)
 
     def _normalise_as(self, normalisation: dict[str, Any]) -> None:
@@ -86,7 +92,9 @@ class Backbone(nn.Module):
 
 def _create_transreid(name: str, pretrained: bool | str, size: int, cameras: int) -> TransReID:
     options = {"pretrained_cfg_overlay": {"file": pretrained}} if isinstance(pretrained, str) else {}
-    return cast(TransReID, _made(name, pretrained, lambda: TransReID(name, size, cameras, pretrained, **options)))
+    return cast(
+        TransReID, _made(name, pretrained, lambda: TransReID(name, size, cameras, pretrained, **options), "vit.")
+    )
 
 
 def _create(name: str, pretrained: bool | str) -> Any:
@@ -96,10 +104,34 @@ def _create(name: str, pretrained: bool | str) -> Any:
     return _made(name, pretrained, lambda: timm.create_model(name, pretrained=bool(pretrained), **options))
 
 
-def _made(name: str, pretrained: bool | str, make: Callable[[], Any]) -> Any:
-    """What `make` makes. Raises ConfigError where timm cannot."""
+def _with_instance_norms(pretrained: bool | str) -> dict[str, Tensor]:
+    """The tensors of a weights file of IBN-Net-a; none of another file, or of one that cannot be read."""
+    if not isinstance(pretrained, str):
+        return {}
     try:
-        return make()
+        found = timm.models.load_state_dict(pretrained, weights_only=True)
+    except Exception:  # of many kinds; the one who needs the file says what is wrong
+        return {}
+    return found if any(".IN." in key for key in found) else {}
+
+
+def _fill(stages: nn.Module, found: dict[str, Tensor], problem: str) -> None:
+    """Load the tensors into the stages. Raises ConfigError, beginning with `problem`, unless each is there and fits."""
+    try:
+        lacking = stages.load_state_dict(found, strict=False).missing_keys
+    except RuntimeError as error:
+        raise ConfigError(f"{problem} ({str(error).splitlines()[-1].strip()}).") from None
+    if lacking := [key for key in lacking if not key.endswith("num_batches_tracked")]:
+        raise ConfigError(f"{problem} (it lacks {lacking[0]}).")
+
+
+def _made(name: str, pretrained: bool | str, make: Callable[[], Any], prefix: str = "") -> Any:
+    """What `make` makes. Raises ConfigError where timm cannot, or a weights file lacks one of those with the prefix."""
+    try:
+        made = make()
+        with torch.random.fork_rng(devices=[]):  # timm leaves at random what a file lacks, and that differs
+            torch.rand(1)
+            again = make().state_dict() if isinstance(pretrained, str) else {}
     except Exception as error:  # timm, the hub and torch raise too many kinds to name
         if not timm.is_model(name):
             raise ConfigError(f"backbone {name}: timm has no such model.") from None
@@ -111,6 +143,10 @@ def _made(name: str, pretrained: bool | str, make: Callable[[], Any]) -> Any:
                 "set pretrained=false, or pretrained=FILE to load a copy."
             ) from None
         raise ConfigError(f"backbone {name} cannot be had in this form ({_first_line(error)}).") from None
+    differ = [key for key, value in again.items() if key.startswith(prefix) and not made.state_dict()[key].equal(value)]
+    if differ:
+        raise ConfigError(f"{pretrained}: not weights of {name} (it lacks {differ[0]}).")
+    return made
 
 
 def _first_line(error: Exception) -> str:

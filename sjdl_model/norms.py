@@ -71,23 +71,24 @@ def unchanged(net: nn.Module) -> Iterator[None]:
 
 
 class _HalfInstanceNorm(nn.Module):
-    """The first half of the channels by image, the others by batch; begins with the weights of a batch norm."""
+    """The first half of the channels by image, the others by batch; begins with the weights of a batch norm. Its parts
+    have the names of the published weights of IBN-Net-a."""
 
     def __init__(self, norm: nn.BatchNorm2d) -> None:
         super().__init__()
         self.by_image = norm.num_features // 2
-        self.instance = nn.InstanceNorm2d(self.by_image, affine=True)
-        self.batch = nn.BatchNorm2d(norm.num_features - self.by_image)
+        self.IN = nn.InstanceNorm2d(self.by_image, affine=True)
+        self.BN = nn.BatchNorm2d(norm.num_features - self.by_image)
         with torch.no_grad():
             for name in ("weight", "bias"):
-                getattr(self.instance, name).copy_(getattr(norm, name)[: self.by_image])
-                getattr(self.batch, name).copy_(getattr(norm, name)[self.by_image :])
+                getattr(self.IN, name).copy_(getattr(norm, name)[: self.by_image])
+                getattr(self.BN, name).copy_(getattr(norm, name)[self.by_image :])
             for name in ("running_mean", "running_var"):
-                getattr(self.batch, name).copy_(getattr(norm, name)[self.by_image :])
+                getattr(self.BN, name).copy_(getattr(norm, name)[self.by_image :])
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> the same."""
-        return torch.cat([self.instance(x[:, : self.by_image]), self.batch(x[:, self.by_image :])], dim=1)
+        return torch.cat([self.IN(x[:, : self.by_image]), self.BN(x[:, self.by_image :])], dim=1)
 
 
 def mix_instance_norm(net: nn.Module, stages: Iterable[str]) -> bool:

@@ -91,6 +91,11 @@ def test_local_weights_are_loaded_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "text.pth").write_text("not weights")
     with pytest.raises(ConfigError, match=r"text\.pth: not weights of resnet18"):
         SJDL(2, 0, "resnet18", pretrained=str(tmp_path / "text.pth"))
+    state = model.state_dict()
+    del state["layer2.0.conv1.weight"]
+    torch.save(state, tmp_path / "part.pth")
+    with pytest.raises(ConfigError, match=r"part\.pth: not weights of resnet18 \(it lacks layer2\.0\.conv1\.weight\)"):
+        SJDL(2, 0, "resnet18", pretrained=str(tmp_path / "part.pth"))
 
 
 @pytest.mark.parametrize(

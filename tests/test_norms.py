@@ -91,6 +91,27 @@ def test_half_of_the_channels_are_normalised_by_image() -> None:
         Backbone("convnext_atto", ibn=True)
 
 
+def test_weights_with_the_names_of_ibn_net_are_taken(tmp_path: Path) -> None:
+    """Its files name the halves IN and BN, and hold a classifier."""
+    known = Backbone("resnet18", ibn=True, last_stride=2)
+    with torch.no_grad():
+        known.stages["layer1"][0].bn1.IN.weight.fill_(0.25)
+    state = {**known.stages.state_dict(), "fc.weight": torch.rand(1000, 512)}
+    assert "layer1.0.bn1.BN.running_mean" in state
+    torch.save(state, tmp_path / "ibn.pth")
+    loaded = Backbone("resnet18", ibn=True, last_stride=2, pretrained=str(tmp_path / "ibn.pth"))
+    image = torch.rand(2, 3, 64, 64)
+    assert torch.equal(loaded.eval()(image)[-1], known.eval()(image)[-1])
+    with pytest.raises(ConfigError, match="set ibn=true"):
+        Backbone("resnet18", pretrained=str(tmp_path / "ibn.pth"))
+    del state["layer2.0.bn1.BN.weight"]
+    torch.save(state, tmp_path / "part.pth")
+    with pytest.raises(ConfigError, match=r"part\.pth: .* \(it lacks layer2\.0\.bn1\.BN\.weight\)"):
+        Backbone("resnet18", ibn=True, pretrained=str(tmp_path / "part.pth"))
+    with pytest.raises(ConfigError, match=r"ibn\.pth: not weights of resnet34 with ibn"):
+        Backbone("resnet34", ibn=True, pretrained=str(tmp_path / "ibn.pth"))
+
+
 @pytest.mark.parametrize("apart", [False, True])
 def test_norms_of_several_gpus_keep_what_they_know(apart: bool) -> None:
     net = Architecture(3, 2, "resnet18", 2, 2, 64, domain_statistics=apart).build()
