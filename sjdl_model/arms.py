@@ -1,4 +1,5 @@
-"""The arms of the ablation: the controls, the rows of Tables 3, 4 and 5, and arms of one's own. What differs, not how.
+"""The arms of the ablation: the controls, Tables 3, 4 and 5, what goes past them, and arms of one's own. What differs,
+not how.
 
 Every arm is a few changes of one recipe, so that nothing else differs, and the images that it is tested on.
 """
@@ -51,20 +52,44 @@ TABLE_4 = (
     Arm(name="sjdl"),
 )
 TABLE_5 = tuple(Arm(name=f"conv_{stage}", changes=(f"shared_stage={stage}",)) for stage in (2, 3, 4, 5))
+# past the paper, at no cost at inference: each alone, all together, and those with the paper's defogging
+_PAST = {
+    "statistics": ("domain_statistics=true",),
+    "ibn": ("ibn=true",),
+    "agreement": ("weights.agreement_shared=1", "weights.agreement_embedding=1"),
+    "physical": ("fog.redraw=true", "fog.preset=physical"),
+}
+_TOGETHER = tuple(change for changes in _PAST.values() for change in changes)
+PAST = (
+    *(Arm(name=name, changes=(*NO_DEFOGGING, *changes)) for name, changes in _PAST.items()),
+    Arm(name="together", changes=(*NO_DEFOGGING, *_TOGETHER)),
+    Arm(name="together_sjdl", changes=_TOGETHER),
+)
 # what the backbones of all begin with
-START = Arm(name="start", changes=("images=clear", "domain_statistics=false", *NO_DEFOGGING))
-GROUPS = {"controls": CONTROLS, "table3": TABLE_3, "table4": TABLE_4, "table5": TABLE_5}
+START = Arm(
+    name="start",
+    changes=(
+        "images=clear",
+        "domain_statistics=false",
+        "ibn=false",
+        "weights.agreement_shared=0",
+        "weights.agreement_embedding=0",
+        *NO_DEFOGGING,
+    ),
+)
+GROUPS = {"controls": CONTROLS, "table3": TABLE_3, "table4": TABLE_4, "table5": TABLE_5, "past": PAST}
+DEFAULT = ("controls", "table4", "table5")
 STANDARD = {arm.name: arm for arms in GROUPS.values() for arm in arms}
 
 
 def chosen(names: str | None, own: tuple[str, ...]) -> list[Arm]:
-    """The arms of `--arms a,b`, which may name GROUPS (all but Table 3's without it), and of
+    """The arms of `--arms a,b`, which may name GROUPS (DEFAULT without it), and of
     `--arm NAME[@ARM]:KEY=VALUE,...`.
 
     Raises ConfigError for a name that is not known, or taken.
     """
     arms: dict[str, Arm] = {}
-    for name in ("controls", "table4", "table5") if names is None else filter(None, names.split(",")):
+    for name in DEFAULT if names is None else filter(None, names.split(",")):
         arms |= {arm.name: arm for arm in GROUPS.get(name) or [_standard(name)]}
     for text in own:
         arm = _parsed(text)

@@ -290,7 +290,7 @@ def report(run: Path, data: Path | None, real: Path | None, betas: str, scoring:
 @click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Runs of each arm.")
 @click.option(
     "--arms",
-    help="Arms, or groups of them: controls,table3,table4,table5; '' for none.  [default: all but Table 3's]",
+    help="Arms, or groups of them: controls,table3,table4,table5,past; '' for none.  [default: controls,table4,table5]",
 )
 @click.option(
     "--arm",
@@ -319,6 +319,9 @@ def ablate(
 
     controls: headroom, oracle. table4: baseline, jdl, sjdl_no_sc, sjdl. table5: conv_2 to conv_5. table3: triplet_ and
     bot_ with clear, dark_channel_prior, restorer, firm (trained clear, tested foggy or so defogged) and foggy.
+
+    past: what goes past the paper, each switch alone on top of the baseline (statistics, ibn, agreement, physical), all
+    together, and together_sjdl with the paper's defogging.
 
     headroom is trained and tested on clear images, oracle is given the true clear images of real fog; both need
     --counterparts for that, without which the headroom is that of synthetic data and the oracle is left out. Prints the
