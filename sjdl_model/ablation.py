@@ -142,7 +142,9 @@ def _start(data: Data, out: Path, arm: Recipe, recipe: str, changes: Sequence[st
         resolved = replace(base, backbone=arm.backbone, transreid=arm.transreid, last_stride=arm.last_stride)
         folder = out / f"start-{arm.backbone}{'-transreid' * arm.transreid}"
     path = folder / "backbone.pt"
-    if not path.exists():
+    if path.exists():
+        _check_recipe(folder, resolved)
+    else:
         synthetic, _, _ = data.open()
         train(synthetic, None, resolved, folder, resume=True)
         prefix = "backbone.stages." + "vit." * arm.transreid
@@ -219,9 +221,7 @@ class RunTask:
         """Whether an earlier ablation came to the end of this training. Raises DataError where it was another."""
         if not (self.folder / WEIGHTS).exists() or (self.folder / CHECKPOINT).exists():
             return False
-        path = self.folder / RECIPE
-        if not same_run(from_toml(path.read_text(encoding="utf-8"), str(path)), self.recipe):
-            raise DataError(f"{self.folder} is of another recipe; name another --out.")
+        _check_recipe(self.folder, self.recipe)
         return True
 
     def _scores(self, arm: Arm) -> dict[str, Any]:
@@ -249,6 +249,13 @@ class RunTask:
             files.write_atomic(path, json.dumps(stored) + "\n")
         found: dict[str, Any] = stored["scores"]
         return found
+
+
+def _check_recipe(run: Path, recipe: Recipe) -> None:
+    """Raises DataError where a run that is finished was trained with another recipe."""
+    path = run / RECIPE
+    if not same_run(from_toml(path.read_text(encoding="utf-8"), str(path)), recipe):
+        raise DataError(f"{run} is of another recipe; name another --out.")
 
 
 def _open_defogger(name: str, out: Path, recipe: Recipe) -> Defogger | None:
