@@ -14,10 +14,10 @@ GPUS   ?= 1
 DEMO   := build/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo train eval report test test-all lint format mini depth ablation-data ablate settle check-mini bench
+.PHONY: help install demo train eval report test test-all lint format mini depth ablation-data ablate ablate-stages ablate-methods settle check-mini bench
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(VENV)/installed  ## install everything into .venv
 
@@ -96,14 +96,26 @@ ablation-data: install
 	$(BIN)/fvrid build-syn --src mini --root build/mini/counterparts --out build/ablation/counterparts
 	for data in syn real counterparts; do $(BIN)/fvrid split build/ablation/$$data || exit 1; done
 
-ablate: ablation-data  ## what defogging buys, on FVRID-Mini: bounds, Tables 4 and 5 (hours; goes on where it stopped)
-	$(ABLATE) $(CONTROLLED) --seeds 3 --out build/ablation/tables
+ablate: ablation-data  ## what defogging buys, on FVRID-Mini: bounds, Table 4, what goes past it (a day of two cores; goes on)
+	$(ABLATE) $(CONTROLLED) --seeds 3 --arms controls,table4,past --out build/ablation/tables
+
+ablate-stages: ablation-data  ## the same of Table 5, where to share, one seed (hours; goes on)
+	$(ABLATE) $(CONTROLLED) --seeds 1 --arms baseline,table5 --out build/ablation/stages
+
+ablate-methods: ablation-data  ## the same of Table 3, other methods in two stages and in one, one seed (hours; goes on)
+	$(ABLATE) $(CONTROLLED) --seeds 1 --arms baseline,sjdl,table3 --out build/ablation/methods
+
+STATISTICS = domain_statistics=true
+IBN        = $(STATISTICS),ibn=true
+AGREEMENT  = $(IBN),weights.agreement_shared=1,weights.agreement_embedding=1
+PHYSICAL   = $(STATISTICS),fog.redraw=true,fog.preset=physical
 
 settle: ablation-data  ## the recipe's open readings and what goes past the paper, on validation vehicles (hours; goes on)
-	$(ABLATE) $(CONTROLLED) --validation --seeds 1 --out build/ablation/explore --arms headroom,baseline \
-	    --arm wide@baseline:fog.redraw=true,fog.preset=wide --arm physical@baseline:fog.redraw=true,fog.preset=physical \
-	    --arm statistics@baseline:domain_statistics=true --arm standardize@baseline:standardize=true \
-	    --arm agree@baseline:weights.agreement_shared=1,weights.agreement_embedding=1
+	$(ABLATE) $(CONTROLLED) --validation --seeds 1 --out build/ablation/explore --arms headroom,baseline,past \
+	    --arm wide@baseline:fog.redraw=true,fog.preset=wide --arm standardize@baseline:standardize=true \
+	    --arm statistics_ibn@baseline:$(IBN) --arm statistics_ibn_agreement@baseline:$(AGREEMENT) \
+	    --arm statistics_physical@baseline:$(PHYSICAL) --arm noise@baseline:$(PHYSICAL),fog.noise=6 \
+	    --arm standardize_ibn@baseline:$(IBN),standardize=true
 
 bench: install  ## measure every speed claim; JSON to build/bench
 	mkdir -p build/bench

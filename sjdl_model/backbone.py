@@ -25,6 +25,7 @@ class Backbone(nn.Module):
     as a whole, in place of the normalisation by the mean and deviation of ImageNet.
     ibn: half of the channels of the first norm of every block of the first three stages are normalised by image, as in
     IBN-Net-a (Pan et al. 2018), whose published weights can be taken; with others these norms begin as the batch norms.
+    "auto": where there are such, that is in a ResNet.
     transreid: (pixels a side, number of cameras), of a vision transformer to be made as in transreid.py.
     """
 
@@ -38,7 +39,7 @@ class Backbone(nn.Module):
         pretrained: bool | str = False,
         last_stride: int | None = None,
         standardize: bool = False,
-        ibn: bool = False,
+        ibn: bool | str = False,
         transreid: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
@@ -66,7 +67,8 @@ class Backbone(nn.Module):
                 raise ConfigError(f"backbone {name} cannot have last_stride=1; set last_stride=2.")
             else:
                 self.stages = _create(name, source)
-        if ibn and not norms.mix_instance_norm(self.stages, self.stages.feature_info.module_name()[:3]):
+        mixed = bool(ibn) and norms.mix_instance_norm(self.stages, self.stages.feature_info.module_name()[:3])
+        if ibn is True and not mixed:
             raise ConfigError(f"backbone {name} cannot have ibn: it is of ResNets; set ibn=false.")
         if published:
             _fill(self.stages, published, f"{pretrained}: not weights of {name} with ibn")

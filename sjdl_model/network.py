@@ -55,7 +55,7 @@ class SJDL(nn.Module):
         last_stride: int | None = None,
         pretrained: bool | str = False,
         standardize: bool = False,
-        ibn: bool = False,
+        ibn: bool | str = False,
         domain_statistics: bool = False,
         transreid: tuple[int, int] | None = None,
     ) -> None:
@@ -158,7 +158,7 @@ class Architecture(NamedTuple):
     image_size: int
     standardize: bool = False
     domain_statistics: bool = False
-    ibn: bool = False
+    ibn: bool | str = False
     transreid: bool = False
     cameras: tuple[str, ...] = ()
 

@@ -9,7 +9,7 @@ from torch import nn
 from sjdl_model import SJDL, norms
 from sjdl_model.backbone import Backbone
 from sjdl_model.checkpoint import save_weights
-from sjdl_model.config import ConfigError
+from sjdl_model.config import ConfigError, read_recipe
 from sjdl_model.network import Architecture, load_network
 from sjdl_model.train import synchronize_norms
 
@@ -89,6 +89,10 @@ def test_half_of_the_channels_are_normalised_by_image() -> None:
     assert mixed(torch.rand(2, 3, 64, 64))[-1].shape == plain(torch.rand(2, 3, 64, 64))[-1].shape
     with pytest.raises(ConfigError, match="cannot have ibn"):
         Backbone("convnext_atto", ibn=True)
+    assert Backbone("resnet18", ibn="auto", last_stride=2).state_dict().keys() == mixed.state_dict().keys()
+    assert Backbone("convnext_atto", ibn="auto").state_dict().keys() == Backbone("convnext_atto").state_dict().keys()
+    with pytest.raises(ConfigError, match='true, false or "auto"'):
+        read_recipe("default", ["ibn=some"])
 
 
 def test_weights_with_the_names_of_ibn_net_are_taken(tmp_path: Path) -> None:

@@ -22,11 +22,12 @@ from sjdl_model.config import DataError
 from sjdl_model.network import SJDL, Architecture
 
 SIZE = 64
-BACKBONES = ("resnet18", "resnet50", "convnext_atto")
+BACKBONES = ("resnet18", "resnet50", "resnet18+ibn", "convnext_atto")
 
 
 def architecture(backbone: str) -> Architecture:
-    return Architecture(3, 2, backbone, 2, 1 if backbone.startswith("resnet") else 2, SIZE)
+    name, _, ibn = backbone.partition("+")
+    return Architecture(3, 2, name, 2, 1 if name.startswith("resnet") else 2, SIZE, ibn=bool(ibn))
 
 
 @cache
