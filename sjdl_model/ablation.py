@@ -4,11 +4,12 @@ OUT/runs/<arm>/<seed>/        a run as `sjdl train` leaves it, without its check
 OUT/start/                    the run on clear images whose backbone all begin with, where none is pretrained
 OUT/start-<backbone>/         the same of arms with another backbone
 OUT/restorer/                 the restorer of two-stage arms
-OUT/results.json              {arm: {seed: {"mAP_synthetic": x, "mAP_real": x, ...}}}
+OUT/results.json              {arm: {seed: {"mAP_synthetic": x, "mAP_real": x, ..., "recipe": "..."}}}
 OUT/ablation.html             the tables and the figure to look at; OUT/figure.svg
 
 A seed has the same initial weights and the same batches in every arm. Runs that are finished are not repeated, one that
-was stopped goes on. Every test image is a query.
+was stopped goes on; those in results.json files of other machines or days are taken from there. Every test image is a
+query.
 """
 
 import json
@@ -42,8 +43,8 @@ from .report import RECIPE
 from .restorer import Restorer
 from .train import train, train_restorer
 
+BACKBONE = "backbone.pt"
 RESULTS, PAGE, FIGURE = "results.json", "ablation.html", "figure.svg"
-LISTS = ("average_precision_synthetic", "average_precision_real")  # of each query; not in RESULTS
 VALIDATION_SHARE = 0.25  # of the training vehicles
 
 Results = dict[str, dict[str, dict[str, Any]]]  # arm -> seed -> scores
@@ -100,11 +101,13 @@ def ablate(
     recipe: str = "default",
     changes: Sequence[str] = (),
     jobs: int = 1,
+    known: Sequence[Path] = (),
     progress: pool.Progress = lambda count: None,
 ) -> Results:
     """Train and score every arm with every seed, and write RESULTS.
 
-    jobs: runs at once.  progress: is told of each score that is there.
+    jobs: runs at once.  known: RESULTS of other ablations, whose runs are not made again; they join the comparison.
+    progress: is told of each score that is there.
     Raises ConfigError, DataError, FvridError; FloatingPointError where a loss is not finite.
     """
     _, real, counterparts = data.open()
@@ -112,10 +115,9 @@ def ablate(
         Counterparts(counterparts, real)
     usable = [arm for arm in arms if arm.tested == "clear" or not arm.counterparts or counterparts is not None]
     results: Results = {arm.name: {} for arm in arms}
+    elsewhere = [(path, _read_results(path)) for path in known]
     files.make_folder(out)
     with files.alone_in(out):
-        if any(arm.tested == "restorer" for arm in usable):
-            _restorer(data, out, read_recipe(recipe, changes))
         first = [arm for arm in usable if arm.tested != "firm"]
         later = [arm for arm in usable if arm.tested == "firm"]  # by the FIRM of a network that is to be trained first
         if later:  # at the head, so that a training that it shares with another arm lies in its folder
@@ -123,39 +125,93 @@ def ablate(
         folders: dict[object, Path] = {}
         for part in (first, later):
             tasks = _tasks(part, range(seeds), data, out, recipe, changes, jobs, folders)
+            if not later:  # else the networks themselves are needed
+                tasks = _without_known(tasks, elsewhere, results)
+                progress(sum(map(len, results.values())))
+            _train_starts(tasks, data, out, recipe, changes)
+            if any(arm.tested == "restorer" for task in tasks for arm in task.arms):
+                _train_restorer(data, out, read_recipe(recipe, changes))
             for task, scores in zip(tasks, pool.run(tasks, jobs, progress), strict=True):
                 for arm in task.arms:
                     if arm.name in results:
                         results[arm.name][str(task.recipe.seed)] = scores[arm.name]
-        files.write_atomic(out / RESULTS, json.dumps(_scalars(results), indent=1) + "\n")
+        results = {arm: dict(sorted(of.items(), key=lambda item: int(item[0]))) for arm, of in results.items()}
+        lines = (f" {json.dumps(arm)}: {{\n{_lines(of)}\n }}" for arm, of in results.items())
+        files.write_atomic(out / RESULTS, "{\n" + ",\n".join(lines) + "\n}\n")
     return results
 
 
-def _start(data: Data, out: Path, arm: Recipe, recipe: str, changes: Sequence[str]) -> Recipe:
-    """Where an arm would begin with random weights: train a backbone of its kind on clear images, for all arms and
-    seeds to begin with, once."""
-    if arm.pretrained:
-        return arm
+def _lines(of: dict[str, dict[str, Any]]) -> str:
+    """A line a seed."""
+    return ",\n".join(f"  {json.dumps(seed)}: {json.dumps(scores)}" for seed, scores in of.items())
+
+
+def _read_results(path: Path) -> Results:
+    """Raises DataError where a file is none of RESULTS."""
+    try:
+        found: Results = json.loads(path.read_text(encoding="utf-8"))
+        for of in found.values():
+            for seed, scores in of.items():
+                int(seed), scores["mAP_real"], scores["recipe"]
+    except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: not the {RESULTS} of an ablation ({error!r:.120}).") from None
+    return found
+
+
+def _without_known(
+    tasks: Sequence["RunTask"], elsewhere: Sequence[tuple[Path, Results]], results: Results
+) -> list["RunTask"]:
+    """What is left to do; the known scores go to `results`. Raises DataError where they are of another recipe."""
+    left = []
+    for task in tasks:
+        seed, unknown = str(task.recipe.seed), []
+        for arm in task.arms:
+            path, scores = next(
+                ((p, of[arm.name][seed]) for p, of in elsewhere if seed in of.get(arm.name, {})), ("", None)
+            )
+            if scores is None:
+                unknown.append(arm)
+            elif same_run(from_toml(scores["recipe"], str(path)), task.asked):
+                results[arm.name][seed] = scores
+            else:
+                raise DataError(f"{path}: seed {seed} of {arm.name} is of another recipe; leave --known out.")
+        if unknown:
+            left.append(replace(task, arms=tuple(unknown)))
+    return left
+
+
+def _start(out: Path, arm: Recipe, recipe: str, changes: Sequence[str]) -> tuple[Path, Recipe]:
+    """The folder of the run on clear images that an arm begins with, and its recipe. There is one for each kind of
+    backbone, for all arms and seeds to begin with."""
     base = read_recipe(recipe, [*changes, *START.changes, "seed=0"])
-    resolved, folder = base, out / "start"
-    if (arm.backbone, arm.transreid) != (base.backbone, base.transreid):
-        resolved = replace(base, backbone=arm.backbone, transreid=arm.transreid, last_stride=arm.last_stride)
-        folder = out / f"start-{arm.backbone}{'-transreid' * arm.transreid}"
-    path = folder / "backbone.pt"
+    if (arm.backbone, arm.transreid) == (base.backbone, base.transreid):
+        return out / START.name, base
+    own = replace(base, backbone=arm.backbone, transreid=arm.transreid, last_stride=arm.last_stride)
+    return out / f"{START.name}-{arm.backbone}{'-transreid' * arm.transreid}", own
+
+
+def _train_starts(tasks: Sequence["RunTask"], data: Data, out: Path, recipe: str, changes: Sequence[str]) -> None:
+    """Train the backbones that runs begin with, where these are still to be made."""
+    for task in tasks:
+        if task.begins and not task.is_done():
+            _train_start(data, *_start(out, task.recipe, recipe, changes))
+
+
+def _train_start(data: Data, folder: Path, recipe: Recipe) -> None:
+    path = folder / BACKBONE
     if path.exists():
-        _check_recipe(folder, resolved)
-    else:
-        synthetic, _, _ = data.open()
-        train(synthetic, None, resolved, folder, resume=True)
-        prefix = "backbone.stages." + "vit." * arm.transreid
-        weights = load_file(folder / WEIGHTS)
-        with files.atomic_path(path) as unfinished:
-            torch.save({k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}, unfinished)
-        (folder / CHECKPOINT).unlink(missing_ok=True)
-    return replace(arm, pretrained=str(path))
+        _check_recipe(folder, recipe)
+        return
+    synthetic, _, _ = data.open()
+    train(synthetic, None, recipe, folder, resume=True)
+    prefix = "backbone.stages." + "vit." * recipe.transreid
+    weights = load_file(folder / WEIGHTS)
+    with files.atomic_path(path) as unfinished:
+        torch.save({k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}, unfinished)
+    (folder / CHECKPOINT).unlink(missing_ok=True)
 
 
-def _restorer(data: Data, out: Path, recipe: Recipe) -> None:
+def _train_restorer(data: Data, out: Path, recipe: Recipe) -> None:
     """Train the restorer of two-stage arms on the synthetic pairs, with as many steps and images as the networks."""
     path = out / "restorer" / WEIGHTS
     if not path.exists():
@@ -179,13 +235,16 @@ def _tasks(
     """A task a training: arms that differ only in what they are tested on, or in nothing, share one. `folders` joins
     what they are trained with to where that lies, and grows."""
     tasks: dict[object, RunTask] = {}
-    for arm in arms:
-        for seed in seeds:
+    for seed in seeds:  # one after the other, so that what is there when time runs out can be compared
+        for arm in arms:
             resolved = read_recipe(recipe, [*changes, *arm.changes, f"seed={seed}"])
-            resolved = _start(data, out, resolved, recipe, changes)
+            begins = not resolved.pretrained
+            if begins:
+                folder, _ = _start(out, resolved, recipe, changes)
+                resolved = replace(resolved, pretrained=str(folder / BACKBONE))
             training = arm.real, arm.counterparts, resolved
             folder = folders.setdefault(training, out / "runs" / arm.name / str(seed))
-            task = tasks.get(training) or RunTask(folder, resolved, (), data, out, jobs)
+            task = tasks.get(training) or RunTask(folder, resolved, (), data, out, jobs, begins)
             tasks[training] = replace(task, arms=(*task.arms, arm))
     return list(tasks.values())
 
@@ -200,6 +259,15 @@ class RunTask:
     data: Data
     out: Path
     jobs: int
+    begins: bool  # with the backbone of `_start`
+
+    @property
+    def asked(self) -> Recipe:
+        """The recipe before `_start` gave it a backbone, which lies elsewhere for others."""
+        return replace(self.recipe, pretrained=False) if self.begins else self.recipe
+
+    def is_done(self) -> bool:
+        return all(self._path(arm).exists() for arm in self.arms)
 
     def make(self, progress: pool.Progress) -> dict[str, dict[str, Any]]:
         """Train and score, unless that is done; the scores by arm."""
@@ -232,7 +300,7 @@ class RunTask:
             "recipe": to_toml(self.recipe),
             "data": [d and d.info["manifest_sha256"] for d in (synthetic, trained_real, known)],
         }
-        path = self.folder / f"scores-{arm.tested}.json"
+        path = self._path(arm)
         if path.exists():
             stored = json.loads(path.read_text(encoding="utf-8"))
             before = stored["inputs"]
@@ -247,8 +315,10 @@ class RunTask:
             scores = score(self.folder, self.recipe, arm, tests, counterparts, defogger)
             stored = {"inputs": inputs, "scores": scores}
             files.write_atomic(path, json.dumps(stored) + "\n")
-        found: dict[str, Any] = stored["scores"]
-        return found
+        return {**stored["scores"], "recipe": to_toml(self.asked)}
+
+    def _path(self, arm: Arm) -> Path:
+        return self.folder / f"scores-{arm.tested}.json"
 
 
 def _check_recipe(run: Path, recipe: Recipe) -> None:
@@ -307,7 +377,8 @@ def score(
         found |= {f"{name}_{domain}": value for name, value in scores.summary().items()}
         found[f"mAP_{domain}_interval"] = scores.intervals()["mAP"]
         found[f"mAP_{domain}_before_bn"] = test.score(before, before).mAP
-        found[f"average_precision_{domain}"] = np.round(scores.average_precision, 5).tolist()
+        precisions = np.round(scores.average_precision, 4).tolist()  # of each query
+        found[f"average_precision_{domain}"] = [None if np.isnan(one) else one for one in precisions]
         truth = test.data if domain == "synthetic" else counterparts
         if truth is not None and (defogger or (arm.tested == "foggy" and defogs(recipe.weights, supervised=True))):
             quality = defogging_quality(embedder, test.data, truth=truth)
@@ -318,20 +389,12 @@ def score(
     return found
 
 
-def _scalars(results: Results) -> Results:
-    """Without the lists of every query's."""
-    return {
-        arm: {seed: {name: value for name, value in scores.items() if name not in LISTS} for seed, scores in of.items()}
-        for arm, of in results.items()
-    }
-
-
 def write_page(out: Path, results: Results) -> None:
     """Write PAGE and FIGURE."""
     lines = compare.compare(results)
     figure = page.intervals(compare.intervals_of(lines), "mAP in real fog, percent, 95 % intervals")
     files.write_atomic(out / FIGURE, page.as_svg_file(figure))
     runs = {name: sorted(of) for name, of in results.items() if of}
-    recipe = next((out / "runs").glob("*/*/recipe.toml")).read_text(encoding="utf-8")
+    recipe = next(scores["recipe"] for of in results.values() for scores in of.values())
     values = {"title": f"Ablation {out.resolve().name}", "figure": figure, "table": compare.table(lines), "runs": runs}
     files.write_atomic(out / PAGE, page.render(__package__, "ablation.html.j2", recipe=recipe, **values))

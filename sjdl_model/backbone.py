@@ -21,8 +21,8 @@ class Backbone(nn.Module):
     Raises ConfigError where timm does not know the name, the model has fewer than four stages, last_stride=1
     or ibn cannot be had, or the weights cannot be loaded.
 
-    standardize: each image's channels are brought to mean 0 and deviation 1, which takes away what fog does to an image
-    as a whole, in place of the normalisation by the mean and deviation of ImageNet.
+    local_contrast: images go in as norms.local_contrast makes them, which takes away most of what fog does, in place of
+    the normalisation by the mean and deviation of ImageNet.
     ibn: half of the channels of the first norm of every block of the first three stages are normalised by image, as in
     IBN-Net-a (Pan et al. 2018), whose published weights can be taken; with others these norms begin as the batch norms.
     "auto": where there are such, that is in a ResNet.
@@ -38,12 +38,12 @@ class Backbone(nn.Module):
         *,
         pretrained: bool | str = False,
         last_stride: int | None = None,
-        standardize: bool = False,
+        local_contrast: bool = False,
         ibn: bool | str = False,
         transreid: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
-        self.standardize = standardize
+        self.local_contrast = local_contrast
         self.takes_cameras = transreid is not None
         self.stages: Any
         self.channels: list[int]
@@ -83,11 +83,7 @@ class Backbone(nn.Module):
 
         -> four maps (B, channels[i], H / strides[i], W / strides[i]).
         """
-        if self.standardize:
-            deviation, mean = torch.std_mean(image, dim=(2, 3), keepdim=True)  # (B, 3, 1, 1)
-            normal = (image - mean) / (deviation + 0.01)  # a uniform image stays finite
-        else:
-            normal = (image - self.mean) / self.std
+        normal = norms.local_contrast(image) if self.local_contrast else (image - self.mean) / self.std
         maps: list[Tensor] = self.stages(normal, camera) if self.takes_cameras else self.stages(normal)
         return maps
 

@@ -301,6 +301,7 @@ def report(run: Path, data: Path | None, real: Path | None, betas: str, scoring:
 )
 @click.option("--validation", is_flag=True, help="Leave the test vehicles alone: score on a part of the others.")
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Runs at once.")
+@click.option("--known", type=PATH, multiple=True, help="results.json of another ablation, not to repeat; may repeat.")
 @click.option("--out", type=PATH, required=True, help="A folder for the runs; the same command goes on where it was.")
 def ablate(
     data: Path,
@@ -313,6 +314,7 @@ def ablate(
     own: tuple[str, ...],
     validation: bool,
     jobs: int,
+    known: tuple[Path, ...],
     out: Path,
 ) -> None:
     """Train and score the rows of the paper's Tables 4 and 5 and their bounds, or of Table 3, the seeds in pairs.
@@ -339,7 +341,7 @@ def ablate(
     with tqdm(total=len(wanted) * seeds, desc="ablate", unit=" runs", disable=None) as bar:
         datasets = Data(synthetic=data, real=real, counterparts=counterparts, validation=validation)
         try:
-            results = ablate(datasets, wanted, seeds, out, recipe, changes, jobs, bar.update)
+            results = ablate(datasets, wanted, seeds, out, recipe, changes, jobs, known, bar.update)
         except TerminatedError as error:
             raise _terminated(error) from None
     for name, of in results.items():

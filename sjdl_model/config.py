@@ -79,7 +79,7 @@ class Recipe:
     domain_statistics: bool = False  # batch norm keeps running statistics of its own for each domain
     transreid: bool = False  # the backbone is a vision transformer, with camera embedding and jigsaw branch
     ibn: bool | str = False  # half of the channels of a ResNet's first norms by instance (IBN-a); "auto": if it is one
-    standardize: bool = False  # each image's channels to mean 0 and deviation 1 before the backbone, not ImageNet's
+    local_contrast: bool = False  # the backbone sees local contrast (norms.py), not the image normalised as ImageNet's
     seed: int = 0
     workers: int = 2  # processes that decode images; their number changes no number
     precision: str = "float32"  # of the network's products in training; losses and weights are float32 in any case

@@ -75,7 +75,7 @@ class Domains:
             shared_stage=recipe.shared_stage,
             last_stride=recipe.last_stride,
             image_size=recipe.image_size,
-            standardize=recipe.standardize,
+            local_contrast=recipe.local_contrast,
             ibn=recipe.ibn,
             domain_statistics=recipe.domain_statistics,
             transreid=recipe.transreid,

@@ -40,7 +40,7 @@ class SJDL(nn.Module):
 
     num_synthetic, num_real: training vehicles of the two domains (num_real may be 0).
     backbone: any timm model with four feature stages; pretrained: True, False, or a local weights file.
-    standardize, ibn, transreid: see Backbone.
+    local_contrast, ibn, transreid: see Backbone.
     domain_statistics: batch norm has running statistics of its own for each domain; see `use_statistics_of`.
     Raises ConfigError where the backbone cannot be made, ValueError for another shared_stage than 2 to 5.
     """
@@ -54,7 +54,7 @@ class SJDL(nn.Module):
         *,
         last_stride: int | None = None,
         pretrained: bool | str = False,
-        standardize: bool = False,
+        local_contrast: bool = False,
         ibn: bool | str = False,
         domain_statistics: bool = False,
         transreid: tuple[int, int] | None = None,
@@ -66,7 +66,7 @@ class SJDL(nn.Module):
             backbone,
             pretrained=pretrained,
             last_stride=last_stride,
-            standardize=standardize,
+            local_contrast=local_contrast,
             ibn=ibn,
             transreid=transreid,
         )
@@ -156,7 +156,7 @@ class Architecture(NamedTuple):
     shared_stage: int
     last_stride: int
     image_size: int
-    standardize: bool = False
+    local_contrast: bool = False
     domain_statistics: bool = False
     ibn: bool | str = False
     transreid: bool = False
@@ -170,7 +170,7 @@ class Architecture(NamedTuple):
             self.shared_stage,
             last_stride=self.last_stride,
             pretrained=pretrained,
-            standardize=self.standardize,
+            local_contrast=self.local_contrast,
             ibn=self.ibn,
             domain_statistics=self.domain_statistics,
             transreid=(self.image_size, len(self.cameras)) if self.transreid else None,

@@ -1,8 +1,9 @@
-"""Norms for two kinds of images. Batch norm whose running statistics are kept apart for the two domains, its weights
-being shared (Chang et al. 2019, "Domain-specific batch normalization", the statistics alone).
+"""Norms for images in fog, and for two kinds of images: local contrast; instance norm for half of the channels; batch
+norm whose running statistics are kept apart for the two domains, its weights being shared (Chang et al. 2019,
+"Domain-specific batch normalization", the statistics alone).
 
 In training every batch is of one domain and is normalised by itself. One set of running statistics, gathered from both
-in turn, is that of neither: the test would see another network than the training. And instance norm for a half.
+in turn, is that of neither: the test would see another network than the training.
 """
 
 from collections.abc import Iterable, Iterator
@@ -10,8 +11,32 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+LEAST_CONTRAST = 0.01  # about what camera noise and JPEG make; a uniform image stays finite
+
+
+def local_contrast(image: Tensor) -> Tensor:
+    """(B, 3, H, W) in [0, 1] -> (B, 3, H, W), each channel without its local mean, over the local deviation of the grey
+    value (after Jarrett et al. 2009, "What is the best multi-stage architecture for object recognition?").
+
+    Where transmission and airlight hardly change within the window, fog of Eq. 1 is a gain and an offset there, be the
+    airlight coloured or not: both go. One deviation for the three channels keeps how they differ from each other. The
+    window is a rectangle with sides of a quarter of the image's, or what of it lies within.
+    """
+    grey = image.mean(dim=1, keepdim=True)
+    means = _window_mean(torch.cat([image, grey, grey.square()], dim=1))
+    deviation = (means[:, 4:] - means[:, 3:4].square()).clamp_min(0).sqrt()
+    return (image - means[:, :3]) / (deviation + LEAST_CONTRAST)
+
+
+def _window_mean(x: Tensor) -> Tensor:
+    """(B, C, H, W) -> the same."""
+    height, width = (side // 8 * 2 + 1 for side in x.shape[-2:])
+    x = F.avg_pool2d(x, (height, 1), stride=1, padding=(height // 2, 0), count_include_pad=False)
+    return F.avg_pool2d(x, (1, width), stride=1, padding=(0, width // 2), count_include_pad=False)
 
 
 class _Apart:

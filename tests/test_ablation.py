@@ -101,6 +101,42 @@ def test_finished_runs_are_not_repeated(ablated: tuple[list[str], Path]) -> None
     assert "another recipe" in other.output
 
 
+def test_runs_known_from_elsewhere_are_not_repeated(ablated: tuple[list[str], Path], tmp_path: Path) -> None:
+    arguments, out = ablated
+    known = tmp_path / "known.json"
+    known.write_bytes((out / "results.json").read_bytes())
+    again = [*arguments[:-1], str(tmp_path / "out"), "--known", str(known)]
+    done = CliRunner().invoke(cli, again)
+    assert done.exit_code == 0, done.output
+    assert not (tmp_path / "out/runs").exists()
+    assert not (tmp_path / "out/start").exists()
+    assert (tmp_path / "out/results.json").read_bytes() == known.read_bytes()
+    assert (tmp_path / "out/ablation.html").read_text().count("<td>") == (out / "ablation.html").read_text().count(
+        "<td>"
+    )
+    other = CliRunner().invoke(cli, [*again, "--set", "margin=0.5"])
+    assert other.exit_code == 1
+    assert "known.json: seed 0 of headroom is of another recipe" in other.output
+    known.write_text('{"baseline": {"0": {"mAP_synthetic": 1}}}')
+    broken = CliRunner().invoke(cli, again)
+    assert broken.exit_code == 1
+    assert "known.json: not the results.json of an ablation" in broken.output
+
+
+def test_what_is_not_known_is_trained(ablated: tuple[list[str], Path], tmp_path: Path) -> None:
+    arguments, out = ablated
+    results = json.loads((out / "results.json").read_text())
+    known = tmp_path / "known.json"
+    known.write_text(json.dumps({arm: {"0": of["0"]} for arm, of in results.items()}))
+    arms = ["--arms", "baseline", "--out", str(tmp_path / "out"), "--known", str(known)]
+    done = CliRunner().invoke(cli, [*arguments[:-2], *arms])
+    assert done.exit_code == 0, done.output
+    found = json.loads((tmp_path / "out/results.json").read_text())["baseline"]
+    assert found["0"] == results["baseline"]["0"]
+    assert found["1"]["mAP_real"] == pytest.approx(results["baseline"]["1"]["mAP_real"])
+    assert {path.name for path in (tmp_path / "out/runs/baseline").iterdir()} == {"1"}
+
+
 def test_several_runs_at_once_give_the_same_scores(ablated: tuple[list[str], Path], tmp_path: Path) -> None:
     arguments, out = ablated
     again = [*arguments[:-1], str(tmp_path / "out"), "--jobs", "2", "--arms", "baseline", "--seeds", "2"]

@@ -44,7 +44,7 @@ def test_within_unchanged_no_statistics_are_gathered() -> None:
 
 
 def test_a_network_is_saved_with_both_and_loaded_for_real_fog(tmp_path: Path) -> None:
-    architecture = Architecture(3, 2, "resnet18", 2, 2, 64, standardize=True, domain_statistics=True)
+    architecture = Architecture(3, 2, "resnet18", 2, 2, 64, local_contrast=True, domain_statistics=True)
     net = architecture.build()
     net.use_statistics_of("real")
     net.train()(torch.rand(4, 3, 64, 64))
@@ -62,17 +62,32 @@ def test_a_network_is_saved_with_both_and_loaded_for_real_fog(tmp_path: Path) ->
     assert torch.equal(loaded.embed(images), synthetic)
 
 
-def test_what_fog_does_to_an_image_as_a_whole_is_standardised_away() -> None:
-    """Eq. 1 with one depth: I = J t + A (1 - t) is a change of brightness and contrast."""
-    clear = torch.rand(2, 3, 64, 64)
-    foggy = 0.5 * clear + 0.5 * 0.9
+def test_local_contrast_by_hand() -> None:
+    stripes = torch.full((1, 3, 64, 64), 0.4)
+    stripes[..., ::2] = 0.6
+    found = norms.local_contrast(stripes)
+    # a window of 17 around a bright column has 9 bright ones and 8 dark ones
+    mean = (9 * 0.6 + 8 * 0.4) / 17
+    deviation = ((9 * 0.36 + 8 * 0.16) / 17 - mean**2) ** 0.5
+    assert torch.allclose(found[..., 8:56:2], torch.tensor((0.6 - mean) / (deviation + 0.01)), atol=1e-4)
+    assert norms.local_contrast(torch.full((1, 3, 64, 64), 0.7)).abs().max() < 1e-3
+    red = stripes * torch.tensor([1.0, 0.5, 0.5]).view(1, 3, 1, 1)
+    assert torch.allclose(norms.local_contrast(red)[:, 1] * 2, norms.local_contrast(red)[:, 0], atol=1e-4)
+
+
+def test_local_contrast_is_the_same_in_fog_of_one_depth() -> None:
+    """Eq. 1 with one transmission is a gain and an offset, for a coloured airlight too."""
+    clear = torch.rand(2, 3, 64, 96)
+    airlight = torch.tensor([0.7, 0.8, 0.95]).view(1, 3, 1, 1)
+    ours, foggy = norms.local_contrast(clear), norms.local_contrast(0.3 * clear + 0.7 * airlight)
+    assert (ours - foggy).norm() < 0.12 * ours.norm()  # the least contrast's part: 0.01 of 0.3 times about 0.17
+    assert torch.cosine_similarity(ours.flatten(1), foggy.flatten(1)).min() > 0.9999
     torch.manual_seed(0)
-    plain, standardized = (SJDL(2, 0, "resnet18", standardize=on).eval() for on in (False, True))
-    distances = [
-        (net.embed(clear) - net.embed(foggy)).norm() / net.embed(clear).norm() for net in (plain, standardized)
-    ]
+    plain, levelled = (SJDL(2, 0, "resnet18", local_contrast=on).eval() for on in (False, True))
+    clear, foggy = clear[..., :64], 0.5 * clear[..., :64] + 0.5 * 0.9
+    distances = [(net.embed(clear) - net.embed(foggy)).norm() / net.embed(clear).norm() for net in (plain, levelled)]
     assert distances[1] < 0.2 * distances[0]
-    assert torch.isfinite(standardized.embed(torch.full((1, 3, 64, 64), 0.5))).all()
+    assert torch.isfinite(levelled.embed(torch.full((1, 3, 64, 64), 0.5))).all()
 
 
 def test_half_of_the_channels_are_normalised_by_image() -> None:
