@@ -57,13 +57,8 @@ class PyramidEnhancement(nn.Module):
             F.interpolate(reduce(F.avg_pool2d(x, factor)), size=x.shape[-2:], mode="bilinear", align_corners=False)
             for reduce, factor in zip(self.reduce, POOLS, strict=True)
         ]
-        result: Tensor = self.out(_joined(x, *scales))
+        result: Tensor = self.out(torch.cat([x, *scales], dim=1))
         return result
-
-
-def _joined(x: Tensor, *others: Tensor) -> Tensor:
-    """Channels side by side, in the precision that the next convolution has: to join two precisions is slow."""
-    return torch.cat([x, *(other.to(x.dtype) for other in others)], dim=1)
 
 
 class FIRM(nn.Module):
@@ -97,4 +92,4 @@ class FIRM(nn.Module):
         """shared: (B, C, H / stride, W / stride).  foggy: (B, 3, H, W) in [0, 1].  -> (B, 3, H, W) in (0, 1)."""
         features = self.upsample(shared)  # (B, C', H, W)
         image = (foggy - 0.5) * 4  # of the features' size, or the pyramid would hardly see it
-        return torch.sigmoid(self.enhance(_joined(features, image)))
+        return torch.sigmoid(self.enhance(torch.cat([features, image], dim=1)))
