@@ -22,12 +22,13 @@ from sjdl_model.config import DataError
 from sjdl_model.network import SJDL, Architecture
 
 SIZE = 64
-BACKBONES = ("resnet18", "resnet50", "resnet18+ibn", "convnext_atto")
+BACKBONES = ("resnet18", "resnet50", "resnet18+ibn", "resnet18+local_contrast", "convnext_atto")
 
 
 def architecture(backbone: str) -> Architecture:
-    name, _, ibn = backbone.partition("+")
-    return Architecture(3, 2, name, 2, 1 if name.startswith("resnet") else 2, SIZE, ibn=bool(ibn))
+    name, *switches = backbone.split("+")
+    plain = Architecture(3, 2, name, 2, 1 if name.startswith("resnet") else 2, SIZE)
+    return plain._replace(**dict.fromkeys(switches, True))
 
 
 @cache
