@@ -86,7 +86,8 @@ check-mini: install  ## measure FVRID-Mini: texture, the gap of its fog, difficu
 	status=0; for script in benchmarks/mini_*.py; do \
 	    $(BIN)/python $$script --out build/bench/$$(basename $$script .py).json || status=1; done; exit $$status
 
-ABLATE = $(BIN)/sjdl ablate --data build/ablation/syn --real build/ablation/real --recipe ablation --jobs 2
+KNOWN   = $(addprefix --known ,$(wildcard docs/ablation.json))
+ABLATE  = $(BIN)/sjdl ablate --data build/ablation/syn --real build/ablation/real --recipe ablation --jobs 2 $(addprefix --set ,$(SET))
 CONTROLLED = --counterparts build/ablation/counterparts
 
 ablation-data: install
@@ -97,25 +98,23 @@ ablation-data: install
 	for data in syn real counterparts; do $(BIN)/fvrid split build/ablation/$$data || exit 1; done
 
 ablate: ablation-data  ## what defogging buys, on FVRID-Mini: bounds, Table 4, what goes past it (a day of two cores; goes on)
-	$(ABLATE) $(CONTROLLED) --seeds 3 --arms controls,table4,past --out build/ablation/tables
+	$(ABLATE) $(CONTROLLED) $(KNOWN) --seeds 3 --arms controls,table4,past --out build/ablation/tables
 
 ablate-stages: ablation-data  ## the same of Table 5, where to share, one seed (hours; goes on)
-	$(ABLATE) $(CONTROLLED) --seeds 1 --arms baseline,table5 --out build/ablation/stages
+	$(ABLATE) $(CONTROLLED) $(KNOWN) --seeds 1 --arms baseline,table5 --out build/ablation/stages
 
 ablate-methods: ablation-data  ## the same of Table 3, other methods in two stages and in one, one seed (hours; goes on)
 	$(ABLATE) $(CONTROLLED) --seeds 1 --arms baseline,sjdl,table3 --out build/ablation/methods
 
-STATISTICS = domain_statistics=true
-IBN        = $(STATISTICS),ibn=true
-AGREEMENT  = $(IBN),weights.agreement_shared=1,weights.agreement_embedding=1
-PHYSICAL   = $(STATISTICS),fog.redraw=true,fog.preset=physical
+SETTLED ?= build/ablation/explore
 
-settle: ablation-data  ## the recipe's open readings and what goes past the paper, on validation vehicles (hours; goes on)
-	$(ABLATE) $(CONTROLLED) --validation --seeds 1 --out build/ablation/explore --arms headroom,baseline,past \
-	    --arm wide@baseline:fog.redraw=true,fog.preset=wide --arm standardize@baseline:standardize=true \
-	    --arm statistics_ibn@baseline:$(IBN) --arm statistics_ibn_agreement@baseline:$(AGREEMENT) \
-	    --arm statistics_physical@baseline:$(PHYSICAL) --arm noise@baseline:$(PHYSICAL),fog.noise=6 \
-	    --arm standardize_ibn@baseline:$(IBN),standardize=true
+settle: ablation-data  ## the recipe's open readings and what goes past the paper, on validation vehicles: SET=epochs=3 SETTLED=DIR (hours; goes on)
+	$(ABLATE) $(CONTROLLED) --validation --seeds 1 --out $(SETTLED) --arms headroom,baseline,past \
+	    --arm wide@baseline:fog.redraw=true,fog.preset=wide \
+	    --arm statistics_ibn@baseline:domain_statistics=true,ibn=true \
+	    --arm statistics_contrast@baseline:domain_statistics=true,local_contrast=true \
+	    --arm statistics_ibn_contrast@baseline:domain_statistics=true,ibn=true,local_contrast=true \
+	    --arm statistics_ibn_contrast_physical@baseline:domain_statistics=true,ibn=true,local_contrast=true,fog.redraw=true,fog.preset=physical
 
 bench: install  ## measure every speed claim; JSON to build/bench
 	mkdir -p build/bench

@@ -66,10 +66,10 @@ def test_local_contrast_by_hand() -> None:
     stripes = torch.full((1, 3, 64, 64), 0.4)
     stripes[..., ::2] = 0.6
     found = norms.local_contrast(stripes)
-    # a window of 17 around a bright column has 9 bright ones and 8 dark ones
-    mean = (9 * 0.6 + 8 * 0.4) / 17
-    deviation = ((9 * 0.36 + 8 * 0.16) / 17 - mean**2) ** 0.5
-    assert torch.allclose(found[..., 8:56:2], torch.tensor((0.6 - mean) / (deviation + 0.01)), atol=1e-4)
+    assert torch.allclose(found[..., ::2], torch.tensor(0.1 / (0.1 + 0.01)), atol=1e-4)  # mean 0.5, deviation 0.1
+    assert torch.allclose(found[..., 1::2], torch.tensor(-0.1 / (0.1 + 0.01)), atol=1e-4)
+    stripes[..., 40:] = 0.9  # farther from the left than half a window
+    assert torch.equal(norms.local_contrast(stripes)[..., :24], found[..., :24])
     assert norms.local_contrast(torch.full((1, 3, 64, 64), 0.7)).abs().max() < 1e-3
     red = stripes * torch.tensor([1.0, 0.5, 0.5]).view(1, 3, 1, 1)
     assert torch.allclose(norms.local_contrast(red)[:, 1] * 2, norms.local_contrast(red)[:, 0], atol=1e-4)
