@@ -55,12 +55,12 @@ TABLE_5 = tuple(Arm(name=f"conv_{stage}", changes=(f"shared_stage={stage}",)) fo
 # past the paper, at no cost at inference: each alone; together those that the default recipe has; and with defogging
 _PAST = {
     "statistics": ("domain_statistics=true",),
-    "ibn": ("ibn=true",),
     "contrast": ("local_contrast=true",),
+    "ibn": ("ibn=true",),
     "agreement": ("weights.agreement_shared=1", "weights.agreement_embedding=1"),
     "physical": ("fog.redraw=true", "fog.preset=physical"),
 }
-TOGETHER = tuple(change for name in ("statistics", "ibn", "contrast") for change in _PAST[name])
+TOGETHER = tuple(change for name in ("statistics", "contrast") for change in _PAST[name])
 PAST = (
     *(Arm(name=name, changes=(*NO_DEFOGGING, *changes)) for name, changes in _PAST.items()),
     Arm(name="together", changes=(*NO_DEFOGGING, *TOGETHER)),

@@ -25,7 +25,6 @@ class Backbone(nn.Module):
     the normalisation by the mean and deviation of ImageNet.
     ibn: half of the channels of the first norm of every block of the first three stages are normalised by image, as in
     IBN-Net-a (Pan et al. 2018), whose published weights can be taken; with others these norms begin as the batch norms.
-    "auto": where there are such, that is in a ResNet.
     transreid: (pixels a side, number of cameras), of a vision transformer to be made as in transreid.py.
     """
 
@@ -39,7 +38,7 @@ class Backbone(nn.Module):
         pretrained: bool | str = False,
         last_stride: int | None = None,
         local_contrast: bool = False,
-        ibn: bool | str = False,
+        ibn: bool = False,
         transreid: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
@@ -67,8 +66,7 @@ class Backbone(nn.Module):
                 raise ConfigError(f"backbone {name} cannot have last_stride=1; set last_stride=2.")
             else:
                 self.stages = _create(name, source)
-        mixed = bool(ibn) and norms.mix_instance_norm(self.stages, self.stages.feature_info.module_name()[:3])
-        if ibn is True and not mixed:
+        if ibn and not norms.mix_instance_norm(self.stages, self.stages.feature_info.module_name()[:3]):
             raise ConfigError(f"backbone {name} cannot have ibn: it is of ResNets; set ibn=false.")
         if published:
             _fill(self.stages, published, f"{pretrained}: not weights of {name} with ibn")

@@ -322,8 +322,8 @@ def ablate(
     controls: headroom, oracle. table4: baseline, jdl, sjdl_no_sc, sjdl. table5: conv_2 to conv_5. table3: triplet_ and
     bot_ with clear, dark_channel_prior, restorer, firm (trained clear, tested foggy or so defogged) and foggy.
 
-    past: what goes past the paper, each switch alone on top of the baseline (statistics, ibn, contrast, agreement,
-    physical), together the first three, and together_sjdl with the paper's defogging.
+    past: what goes past the paper, each switch alone on top of the baseline (statistics, contrast, ibn, agreement,
+    physical), together the first two, which the default recipe has, and together_sjdl with the paper's defogging.
 
     headroom is trained and tested on clear images, oracle is given the true clear images of real fog; both need
     --counterparts for that, without which the headroom is that of synthetic data and the oracle is left out. Prints the

@@ -78,7 +78,7 @@ class Recipe:
     images: str = "foggy"  # what identities are learned from; "clear" is for bounds, see ablation.py
     domain_statistics: bool = False  # batch norm keeps running statistics of its own for each domain
     transreid: bool = False  # the backbone is a vision transformer, with camera embedding and jigsaw branch
-    ibn: bool | str = False  # half of the channels of a ResNet's first norms by instance (IBN-a); "auto": if it is one
+    ibn: bool = False  # half of the channels of a ResNet's first norms by instance (IBN-a)
     local_contrast: bool = False  # the backbone sees local contrast (norms.py), not the image normalised as ImageNet's
     seed: int = 0
     workers: int = 2  # processes that decode images; their number changes no number
@@ -106,8 +106,7 @@ class Recipe:
             ),
             "weights.triplet and weights.identity must not both be 0": self.weights.triplet or self.weights.identity,
             "transreid has last_stride=2, no ibn and a shared_stage of 2 to 4": not self.transreid
-            or (self.last_stride == 2 and self.ibn is not True and self.shared_stage < 5),
-            'ibn must be true, false or "auto"': self.ibn in (True, False, "auto"),
+            or (self.last_stride == 2 and not self.ibn and self.shared_stage < 5),
             "label_smoothing must be in [0, 1)": 0 <= self.label_smoothing < 1,
             f"precision must be one of {PRECISIONS}": self.precision in PRECISIONS,
             f"images must be one of {IMAGES}": self.images in IMAGES,

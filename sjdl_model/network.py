@@ -55,7 +55,7 @@ class SJDL(nn.Module):
         last_stride: int | None = None,
         pretrained: bool | str = False,
         local_contrast: bool = False,
-        ibn: bool | str = False,
+        ibn: bool = False,
         domain_statistics: bool = False,
         transreid: tuple[int, int] | None = None,
     ) -> None:
@@ -158,7 +158,7 @@ class Architecture(NamedTuple):
     image_size: int
     local_contrast: bool = False
     domain_statistics: bool = False
-    ibn: bool | str = False
+    ibn: bool = False
     transreid: bool = False
     cameras: tuple[str, ...] = ()
 

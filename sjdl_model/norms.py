@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 LEAST_CONTRAST = 0.01  # about what camera noise and JPEG make; a uniform image stays finite
-CELLS, WINDOW = 32, 9  # local means are those of WINDOW x WINDOW of CELLS x CELLS cells of the image
+CELLS, WINDOW = 32, 17  # local means are those of WINDOW x WINDOW of CELLS x CELLS cells of the image
 
 
 def local_contrast(image: Tensor) -> Tensor:

