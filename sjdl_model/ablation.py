@@ -4,7 +4,7 @@ OUT/runs/<arm>/<seed>/        a run as `sjdl train` leaves it, without its check
 OUT/start/                    the run on clear images whose backbone all begin with, where none is pretrained
 OUT/start-<backbone>/         the same of arms with another backbone
 OUT/restorer/                 the restorer of two-stage arms
-OUT/results.json              {arm: {seed: {"mAP_synthetic": x, "mAP_real": x, ..., "recipe": "..."}}}
+OUT/results.json              {arm: {seed: {"mAP_synthetic": x, "mAP_real": x, ..., "recipe": ..., "images": ...}}}
 OUT/ablation.html             the tables and the figure to look at; OUT/figure.svg
 
 A seed has the same initial weights and the same batches in every arm. Runs that are finished are not repeated, one that
@@ -31,6 +31,7 @@ from fvrid_tools.records import Row
 from . import compare, dark_channel_prior
 from .arms import STANDARD, START, Arm
 from .checkpoint import CHECKPOINT
+from .compare import Results
 from .conditions import defogging_quality
 from .config import DataError, Recipe, from_toml, read_recipe, same_run, to_toml
 from .data import Counterparts
@@ -46,8 +47,6 @@ from .train import train, train_restorer
 BACKBONE = "backbone.pt"
 RESULTS, PAGE, FIGURE = "results.json", "ablation.html", "figure.svg"
 VALIDATION_SHARE = 0.25  # of the training vehicles
-
-Results = dict[str, dict[str, dict[str, Any]]]  # arm -> seed -> scores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +114,7 @@ def ablate(
         Counterparts(counterparts, real)
     usable = [arm for arm in arms if arm.tested == "clear" or not arm.counterparts or counterparts is not None]
     results: Results = {arm.name: {} for arm in arms}
-    elsewhere = [(path, _read_results(path)) for path in known]
+    elsewhere = [(path, compare.read_results(path)) for path in known]
     files.make_folder(out)
     with files.alone_in(out):
         first = [arm for arm in usable if arm.tested != "firm"]
@@ -125,9 +124,9 @@ def ablate(
         folders: dict[object, Path] = {}
         for part in (first, later):
             tasks = _tasks(part, range(seeds), data, out, recipe, changes, jobs, folders)
-            if not later:  # else the networks themselves are needed
-                tasks = _without_known(tasks, elsewhere, results)
-                progress(sum(map(len, results.values())))
+            asked = sum(len(task.arms) for task in tasks)
+            tasks = _without_known(tasks, elsewhere, results, "sjdl" if later else None)
+            progress(asked - sum(len(task.arms) for task in tasks))
             _train_starts(tasks, data, out, recipe, changes)
             if any(arm.tested == "restorer" for task in tasks for arm in task.arms):
                 _train_restorer(data, out, read_recipe(recipe, changes))
@@ -135,46 +134,30 @@ def ablate(
                 for arm in task.arms:
                     if arm.name in results:
                         results[arm.name][str(task.recipe.seed)] = scores[arm.name]
-        results = {arm: dict(sorted(of.items(), key=lambda item: int(item[0]))) for arm, of in results.items()}
-        lines = (f" {json.dumps(arm)}: {{\n{_lines(of)}\n }}" for arm, of in results.items())
-        files.write_atomic(out / RESULTS, "{\n" + ",\n".join(lines) + "\n}\n")
+        compare.write_results(out / RESULTS, results)
     return results
 
 
-def _lines(of: dict[str, dict[str, Any]]) -> str:
-    """A line a seed."""
-    return ",\n".join(f"  {json.dumps(seed)}: {json.dumps(scores)}" for seed, scores in of.items())
-
-
-def _read_results(path: Path) -> Results:
-    """Raises DataError where a file is none of RESULTS."""
-    try:
-        found: Results = json.loads(path.read_text(encoding="utf-8"))
-        for of in found.values():
-            for seed, scores in of.items():
-                int(seed), scores["mAP_real"], scores["recipe"]
-    except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: not the {RESULTS} of an ablation ({error!r:.120}).") from None
-    return found
-
-
 def _without_known(
-    tasks: Sequence["RunTask"], elsewhere: Sequence[tuple[Path, Results]], results: Results
+    tasks: Sequence["RunTask"], elsewhere: Sequence[tuple[Path, Results]], results: Results, needed: str | None
 ) -> list["RunTask"]:
-    """What is left to do; the known scores go to `results`. Raises DataError where they are of another recipe."""
+    """What is left to do; known scores go to `results`.
+
+    needed: an arm whose networks have to be here. Raises DataError for scores of another recipe or other images.
+    """
     left = []
     for task in tasks:
-        seed, unknown = str(task.recipe.seed), []
+        unknown = []
         for arm in task.arms:
-            path, scores = next(
-                ((p, of[arm.name][seed]) for p, of in elsewhere if seed in of.get(arm.name, {})), ("", None)
-            )
-            if scores is None:
+            known = [(path, of[arm.name]) for path, of in elsewhere if str(task.recipe.seed) in of.get(arm.name, {})]
+            if not known or needed in [arm.name for arm in task.arms]:
                 unknown.append(arm)
-            elif same_run(from_toml(scores["recipe"], str(path)), task.asked):
-                results[arm.name][seed] = scores
-            else:
-                raise DataError(f"{path}: seed {seed} of {arm.name} is of another recipe; leave --known out.")
+                continue
+            path, scores = known[0][0], known[0][1][str(task.recipe.seed)]
+            same = same_run(from_toml(scores["recipe"], str(path)), task.asked)
+            if not same or scores["images"] != task.images():
+                raise DataError(f"{path}: {arm.name} is of another recipe or other images; leave --known out.")
+            results[arm.name][str(task.recipe.seed)] = scores
         if unknown:
             left.append(replace(task, arms=tuple(unknown)))
     return left
@@ -315,7 +298,13 @@ class RunTask:
             scores = score(self.folder, self.recipe, arm, tests, counterparts, defogger)
             stored = {"inputs": inputs, "scores": scores}
             files.write_atomic(path, json.dumps(stored) + "\n")
-        return {**stored["scores"], "recipe": to_toml(self.asked)}
+        return {**stored["scores"], "recipe": to_toml(self.asked), "images": self.images()}
+
+    def images(self) -> str:
+        """A hash of which images are trained on and which tested: the same on every machine."""
+        rows = [row for data in self.data.open()[:2] for row in data.rows]
+        parts = sorted(f"{row.domain} {row.image_id} {row.split == 'train'}" for row in rows)
+        return files.sha256_bytes("\n".join(parts).encode())
 
     def _path(self, arm: Arm) -> Path:
         return self.folder / f"scores-{arm.tested}.json"

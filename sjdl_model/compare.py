@@ -1,16 +1,22 @@
 """What an ablation says: means over seeds, differences from the baseline with intervals, and what share of the mAP that
-fog takes comes back."""
+fog takes comes back. And the file that it keeps its scores in."""
 
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t as student
 
+from fvrid_tools.files import write_atomic
+
+from .config import DataError
 from .metrics import bootstrap
 
 Scores = Mapping[str, Mapping[str, Mapping[str, Any]]]  # arm -> seed -> score by name, with the lists of every query's
+Results = dict[str, dict[str, dict[str, Any]]]  # the same, growing
 Interval = tuple[float, float]
 
 
@@ -37,6 +43,29 @@ OTHERS = (
     "mAP_real_before_bn",
     *(f"{m}_{d}_{c}" for d in ("synthetic", "real") for c in ("foggy", "defogged") for m in ("psnr", "ssim")),
 )
+
+
+def write_results(path: Path, results: Scores) -> None:
+    """A line a run, the seeds in order."""
+    arms = []
+    for arm, of in results.items():
+        runs = [f"  {json.dumps(seed)}: {json.dumps(of[seed])}" for seed in sorted(of, key=int)]
+        arms.append(f" {json.dumps(arm)}: {{\n" + ",\n".join(runs) + "\n }")
+    write_atomic(path, "{\n" + ",\n".join(arms) + "\n}\n")
+
+
+def read_results(path: Path) -> Results:
+    """Raises DataError where a file is none that `write_results` wrote of an ablation."""
+    try:
+        found: Results = json.loads(path.read_text(encoding="utf-8"))
+        complete = all(
+            {"mAP_real", "recipe", "images"} <= scores.keys() for of in found.values() for scores in of.values()
+        )
+    except (OSError, ValueError, AttributeError) as error:
+        raise DataError(f"{path}: not the results of an ablation ({error!r:.120}).") from None
+    if not complete:
+        raise DataError(f"{path}: not the results of an ablation (runs without scores, recipe or images).")
+    return found
 
 
 def compare(results: Scores) -> list[Line]:

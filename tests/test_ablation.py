@@ -116,11 +116,11 @@ def test_runs_known_from_elsewhere_are_not_repeated(ablated: tuple[list[str], Pa
     )
     other = CliRunner().invoke(cli, [*again, "--set", "margin=0.5"])
     assert other.exit_code == 1
-    assert "known.json: seed 0 of headroom is of another recipe" in other.output
+    assert "known.json: headroom is of another recipe or other images" in other.output
     known.write_text('{"baseline": {"0": {"mAP_synthetic": 1}}}')
     broken = CliRunner().invoke(cli, again)
     assert broken.exit_code == 1
-    assert "known.json: not the results.json of an ablation" in broken.output
+    assert "known.json: not the results of an ablation" in broken.output
 
 
 def test_what_is_not_known_is_trained(ablated: tuple[list[str], Path], tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Running statistics of batch norm, kept apart for the two domains."""
+"""Norms: local contrast, running statistics kept apart for the two domains, instance norm for half of the channels."""
 
 from pathlib import Path
 
