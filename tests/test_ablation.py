@@ -17,7 +17,7 @@ from fvrid_tools.fog import PRESETS
 from fvrid_tools.split import write_split
 from sjdl_model import SJDL, losses, transforms
 from sjdl_model.ablation import Data, ablate, validation_part
-from sjdl_model.arms import STANDARD, chosen
+from sjdl_model.arms import STANDARD, TOGETHER, chosen
 from sjdl_model.cli import cli
 from sjdl_model.compare import compare, over_seeds
 from sjdl_model.config import ConfigError, DataError, read_recipe
@@ -266,6 +266,12 @@ def test_without_counterparts_there_is_no_oracle(built: Path, built_real: Path, 
     assert found["oracle"] == {}
     assert found["headroom"]["0"]["mAP_real"] is None
     assert 0 < found["headroom"]["0"]["mAP_synthetic"] <= 1
+
+
+def test_together_is_what_the_default_recipe_has_past_the_paper() -> None:
+    assert read_recipe("default", TOGETHER) == read_recipe("default")
+    assert read_recipe("ablation", TOGETHER) != read_recipe("ablation")
+    assert read_recipe("ablation", STANDARD["sjdl"].changes) == read_recipe("ablation")
 
 
 def test_physical_fog_goes_by_metres(built: Path) -> None:
