@@ -60,7 +60,8 @@ def main() -> None:
     device = torch.device("cpu")
     for name in ("paper", "default"):
         recipe = read_recipe(name, ["pretrained=false", "lr=1e-6"])
-        net = SJDL(3000, 403, recipe.backbone, last_stride=1).to(memory_format=torch.channels_last).train()
+        net = SJDL(3000, 403, recipe.backbone, last_stride=1, local_contrast=recipe.local_contrast)
+        net = net.to(memory_format=torch.channels_last).train()
         trainer = Trainer(net, recipe, 1000, device)
         domains = batches()
         images = [batch.to(device) for batch in domains]

@@ -33,9 +33,16 @@ PACKAGES = (
 
 
 def options(
-    description: str, *, images: bool = True, rounds: int | None = 5, epochs: int | None = None, weights: bool = False
+    description: str,
+    *,
+    images: bool = True,
+    rounds: int | None = 5,
+    epochs: int | None = None,
+    weights: bool = False,
+    start: bool = False,
 ) -> argparse.Namespace:
-    """--out, and of --images, --rounds, --epochs with --runs and --in-fog, --weights with --scenes, what is heeded."""
+    """--out, and what is heeded of --images, --rounds, --epochs with --runs and --in-fog, --weights with --scenes,
+    --start."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="where the JSON goes; stdout has it too")
     if images:
@@ -49,6 +56,8 @@ def options(
     if weights:
         parser.add_argument("--weights", type=Path, help="of --depth dcnf, instead of the package's")
         parser.add_argument("--scenes", type=Path, help="a folder of fvrid render, instead of FVRID-Mini")
+    if start:
+        parser.add_argument("--start", type=Path, help="a backbone to begin with (make ablate's start/backbone.pt)")
     return parser.parse_args()
 
 
