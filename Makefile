@@ -97,7 +97,7 @@ ablation-data: install
 	$(BIN)/fvrid build-syn --src mini --root build/mini/counterparts --out build/ablation/counterparts
 	for data in syn real counterparts; do $(BIN)/fvrid split build/ablation/$$data || exit 1; done
 
-ablate: ablation-data  ## what defogging buys, on FVRID-Mini: bounds, Table 4, what goes past it (a day of two cores; goes on)
+ablate: ablation-data  ## what defogging buys, on FVRID-Mini: bounds, Table 4, what goes past it (days of two cores; goes on)
 	$(ABLATE) $(CONTROLLED) $(KNOWN) --seeds 3 --arms controls,table4,past --out build/ablation/tables
 
 ablate-stages: ablation-data  ## the same of Table 5, where to share, one seed (hours; goes on)
@@ -108,7 +108,7 @@ ablate-methods: ablation-data  ## the same of Table 3, other methods in two stag
 
 SETTLED ?= build/ablation/explore
 
-settle: ablation-data  ## the recipe's open readings and what goes past the paper, on validation vehicles: SET=epochs=3 SETTLED=DIR (hours; goes on)
+settle: ablation-data  ## the recipe's open readings and what goes past the paper, on validation vehicles (hours; goes on; SET=epochs=3)
 	$(ABLATE) $(CONTROLLED) --validation --seeds 1 --out $(SETTLED) --arms headroom,baseline,past \
 	    --arm wide@baseline:fog.redraw=true,fog.preset=wide \
 	    --arm statistics_ibn@baseline:domain_statistics=true,ibn=true \
