@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -53,6 +54,24 @@ def write(path: Path, count: int = 3) -> ShardWriter:
     writer.rejects.append(Reject("s", "x.jpg", "too small"))
     writer.write("plan")
     return writer
+
+
+def test_handles_that_live_on_move_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that looks at frames, as Dask's profiler does, keeps datasets open for longer."""
+    path, other = tmp_path / "shard-00000.h5", tmp_path / "again" / "shard-00000.h5"
+    other.parent.mkdir()
+    write(path, count=300)
+    kept = []
+    create = h5py.Group.create_dataset
+
+    def create_and_keep(*arguments: Any, **options: Any) -> h5py.Dataset:
+        kept.append(create(*arguments, **options))
+        return kept[-1]
+
+    monkeypatch.setattr(h5py.Group, "create_dataset", create_and_keep)
+    write(other, count=300)
+    assert len(kept) == 8
+    assert path.read_bytes() == other.read_bytes()
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
