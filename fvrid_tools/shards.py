@@ -224,7 +224,7 @@ def _write_table(file: h5py.File, name: str, items: list[Any], text: Iterable[st
     for field, column in columns.items():
         table[field] = column
     packed = {"compression": "gzip", "shuffle": True} if items else {}
-    # now, and not when the dataset is let go of: a profiler that holds this frame (Dask's does) would move it in the file
+    # now, not when the dataset is let go of: a profiler that holds h5py's frames, as Dask's does, would move it
     file.create_dataset(name, data=table, **packed).flush()
 
 
