@@ -86,7 +86,7 @@ check-mini: install  ## measure FVRID-Mini: texture, the gap of its fog, difficu
 	status=0; for script in benchmarks/mini_*.py; do \
 	    $(BIN)/python $$script --out build/bench/$$(basename $$script .py).json || status=1; done; exit $$status
 
-KNOWN   = $(addprefix --known ,$(wildcard docs/ablation.json))
+KNOWN   = $(if $(SET),,$(addprefix --known ,$(wildcard docs/ablation.json)))
 ABLATE  = $(BIN)/sjdl ablate --data build/ablation/syn --real build/ablation/real --recipe ablation --jobs 2 $(addprefix --set ,$(SET))
 CONTROLLED = --counterparts build/ablation/counterparts
 
@@ -100,11 +100,11 @@ ablation-data: install
 ablate: ablation-data  ## what defogging buys, on FVRID-Mini: bounds, Table 4, what goes past it (days of two cores; goes on)
 	$(ABLATE) $(CONTROLLED) $(KNOWN) --seeds 3 --arms controls,table4,past --out build/ablation/tables
 
-ablate-stages: ablation-data  ## the same of Table 5, where to share, one seed (hours; goes on)
-	$(ABLATE) $(CONTROLLED) $(KNOWN) --seeds 1 --arms baseline,table5 --out build/ablation/stages
+ablate-stages: ablation-data  ## the same of Table 5, where to share (sjdl is conv_2), one seed (hours; goes on)
+	$(ABLATE) $(CONTROLLED) $(KNOWN) --seeds 1 --arms baseline,sjdl,conv_3,conv_4,conv_5 --out build/ablation/stages
 
 ablate-methods: ablation-data  ## the same of Table 3, other methods in two stages and in one, one seed (hours; goes on)
-	$(ABLATE) $(CONTROLLED) --seeds 1 --arms baseline,sjdl,table3 --out build/ablation/methods
+	$(ABLATE) $(CONTROLLED) $(KNOWN) --seeds 1 --arms baseline,sjdl,table3 --out build/ablation/methods
 
 SETTLED ?= build/ablation/explore
 

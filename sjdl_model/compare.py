@@ -58,9 +58,8 @@ def read_results(path: Path) -> Results:
     """Raises DataError where a file is none that `write_results` wrote of an ablation."""
     try:
         found: Results = json.loads(path.read_text(encoding="utf-8"))
-        complete = all(
-            {"mAP_real", "recipe", "images"} <= scores.keys() for of in found.values() for scores in of.values()
-        )
+        runs = [scores for of in found.values() for scores in of.values()]
+        complete = all({"mAP_real", "images"} <= run.keys() and isinstance(run.get("recipe"), str) for run in runs)
     except (OSError, ValueError, AttributeError) as error:
         raise DataError(f"{path}: not the results of an ablation ({error!r:.120}).") from None
     if not complete:

@@ -117,7 +117,7 @@ def test_runs_known_from_elsewhere_are_not_repeated(ablated: tuple[list[str], Pa
     other = CliRunner().invoke(cli, [*again, "--set", "margin=0.5"])
     assert other.exit_code == 1
     assert "known.json: headroom is of another recipe or other images" in other.output
-    known.write_text('{"baseline": {"0": {"mAP_synthetic": 1}}}')
+    known.write_text('{"baseline": {"0": {"mAP_real": 1, "images": "", "recipe": 1}}}')
     broken = CliRunner().invoke(cli, again)
     assert broken.exit_code == 1
     assert "known.json: not the results of an ablation" in broken.output
