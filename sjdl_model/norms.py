@@ -16,21 +16,24 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 LEAST_CONTRAST = 0.01  # about what camera noise and JPEG make; a uniform image stays finite
+MOST_CONTRAST = 2.0  # deviations that lamps and reflections, which shine through fog, come near to
 CELLS, WINDOW = 32, 17  # local means are those of WINDOW x WINDOW of CELLS x CELLS cells of the image
+_DEVIATION = 1.25  # standard deviation over mean absolute deviation, of a normal distribution
 
 
 def local_contrast(image: Tensor) -> Tensor:
     """(B, 3, H, W) in [0, 1] -> (B, 3, H, W), each channel without its local mean, over the local deviation of the grey
-    value (after Jarrett et al. 2009, "What is the best multi-stage architecture for object recognition?").
+    value (after Jarrett et al. 2009, "What is the best multi-stage architecture for object recognition?"), in [-2, 2].
 
     Where transmission and airlight hardly change within the window, fog of Eq. 1 is a gain and an offset there, be the
-    airlight coloured or not: both go. One deviation for the three channels keeps how they differ from each other.
+    airlight coloured or not: both go. One deviation for the three channels keeps how they differ from each other; a
+    mean absolute one, and what is large being squashed, because a lamp is no measure of what the fog leaves of the rest.
     H and W are multiples of 32. The means are those of cells, so that a window of half the image costs next to nothing.
     """
     grey = image.mean(dim=1, keepdim=True)
-    means = _local_mean(torch.cat([image, grey, grey.square()], dim=1))
-    deviation = (means[:, 4:] - means[:, 3:4].square()).clamp_min(0).sqrt()
-    return (image - means[:, :3]) / (deviation + LEAST_CONTRAST)
+    means = _local_mean(torch.cat([image, grey], dim=1))
+    deviation = _DEVIATION * _local_mean((grey - means[:, 3:]).abs())
+    return MOST_CONTRAST * torch.tanh((image - means[:, :3]) / (MOST_CONTRAST * (deviation + LEAST_CONTRAST)))
 
 
 def _local_mean(x: Tensor) -> Tensor:
