@@ -27,7 +27,7 @@ def local_contrast(image: Tensor) -> Tensor:
 
     Where transmission and airlight hardly change within the window, fog of Eq. 1 is a gain and an offset there, be the
     airlight coloured or not: both go. One deviation for the three channels keeps how they differ from each other; a
-    mean absolute one, and what is large being squashed, because a lamp is no measure of what the fog leaves of the rest.
+    mean absolute one, large values being squashed, because a lamp is no measure of what the fog leaves of the rest.
     H and W are multiples of 32. The means are those of cells, so that a window of half the image costs next to nothing.
     """
     grey = image.mean(dim=1, keepdim=True)

@@ -70,7 +70,7 @@ def test_local_contrast_by_hand() -> None:
     expected = 2 * math.tanh(0.1 / (1.25 * 0.1 + 0.01) / 2)  # mean 0.5, mean absolute deviation 0.1
     assert torch.allclose(found[..., ::2], torch.tensor(expected), atol=1e-4)
     assert torch.allclose(found[..., 1::2], torch.tensor(-expected), atol=1e-4)
-    stripes[..., 40:] = 0.9  # farther from the left than two halves of a window: the means', and the deviations' of those
+    stripes[..., 40:] = 0.9  # farther away than two halves of a window: means, and deviations from them
     assert torch.equal(norms.local_contrast(stripes)[..., :5], found[..., :5])
     assert norms.local_contrast(torch.full((1, 3, 64, 64), 0.7)).abs().max() < 1e-3
     red = stripes * torch.tensor([1.0, 0.5, 0.5]).view(1, 3, 1, 1)
