@@ -361,11 +361,13 @@ def score(
         test = TestSet(data, queries="all")
         before = embedder(test.data, condition)
         with torch.inference_mode():
-            after = net.neck(torch.from_numpy(before).to(device)).cpu().numpy()
+            after = net.embedding_of(torch.from_numpy(before).to(device)).cpu().numpy()
         scores = test.score(after, after)
         found |= {f"{name}_{domain}": value for name, value in scores.summary().items()}
         found[f"mAP_{domain}_interval"] = scores.intervals()["mAP"]
         found[f"mAP_{domain}_before_bn"] = test.score(before, before).mAP
+        unit = after / np.linalg.norm(after, axis=1, keepdims=True)
+        found[f"mAP_{domain}_unit"] = test.score(unit, unit).mAP
         precisions = np.round(scores.average_precision, 4).tolist()  # of each query
         found[f"average_precision_{domain}"] = [None if np.isnan(one) else one for one in precisions]
         truth = test.data if domain == "synthetic" else counterparts

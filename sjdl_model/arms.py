@@ -60,7 +60,7 @@ _PAST = {
     "agreement": ("weights.agreement_shared=1", "weights.agreement_embedding=1"),
     "physical": ("fog.redraw=true", "fog.preset=physical"),
 }
-TOGETHER = tuple(change for name in ("statistics", "contrast") for change in _PAST[name])
+TOGETHER = (*_PAST["statistics"], *_PAST["contrast"], "unit_embedding=true")  # alone the last needs no training
 PAST = (
     *(Arm(name=name, changes=(*NO_DEFOGGING, *changes)) for name, changes in _PAST.items()),
     Arm(name="together", changes=(*NO_DEFOGGING, *TOGETHER)),
@@ -72,6 +72,7 @@ START = Arm(
     changes=(
         "images=clear",
         "domain_statistics=false",
+        "unit_embedding=false",
         "ibn=false",
         "weights.agreement_shared=0",
         "weights.agreement_embedding=0",

@@ -41,6 +41,8 @@ OTHERS = (
     "CMC@1_real",
     "mAP_synthetic_before_bn",
     "mAP_real_before_bn",
+    "mAP_synthetic_unit",
+    "mAP_real_unit",
     *(f"{m}_{d}_{c}" for d in ("synthetic", "real") for c in ("foggy", "defogged") for m in ("psnr", "ssim")),
 )
 
@@ -142,7 +144,20 @@ def intervals_of(lines: Sequence[Line]) -> dict[str, tuple[float, float, float]]
     return found
 
 
-HEADS = ("arm", "seeds", "mAP S", "mAP R", "over seeds", "over queries", "S - R", "R before BN", "CMC@1 S", "CMC@1 R")
+HEADS = (
+    "arm",
+    "seeds",
+    "mAP S",
+    "mAP R",
+    "over seeds",
+    "over queries",
+    "S - R",
+    "R before BN",
+    "R unit",
+    "CMC@1 S",
+    "CMC@1 R",
+)
+SCORES = ("mAP_real_before_bn", "mAP_real_unit", "CMC@1_synthetic", "CMC@1_real")  # those of HEADS that are OTHERS
 GAINS = ("gain R", "over seeds", "over queries", "recovered", "PSNR S", "PSNR R")
 
 
@@ -160,7 +175,7 @@ def table(lines: Sequence[Line]) -> list[list[str]]:
                 _interval(line.over_seeds),
                 _interval(line.over_queries),
                 _number(line.synthetic - line.real if both else None),  # type: ignore[operator]
-                *(_number(line.others.get(score)) for score in ("mAP_real_before_bn", "CMC@1_synthetic", "CMC@1_real")),
+                *(_number(line.others.get(score)) for score in SCORES),
                 _number(line.gain, "+"),
                 _interval(line.gain_over_seeds, "+"),
                 _interval(line.gain_over_queries, "+"),

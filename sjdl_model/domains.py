@@ -78,6 +78,7 @@ class Domains:
             local_contrast=recipe.local_contrast,
             ibn=recipe.ibn,
             domain_statistics=recipe.domain_statistics,
+            unit_embedding=recipe.unit_embedding,
             transreid=recipe.transreid,
             cameras=cameras,
         )

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import safetensors
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -42,6 +43,8 @@ class SJDL(nn.Module):
     backbone: any timm model with four feature stages; pretrained: True, False, or a local weights file.
     local_contrast, ibn, transreid: see Backbone.
     domain_statistics: batch norm has running statistics of its own for each domain; see `use_statistics_of`.
+    unit_embedding: what `embed` gives after BN has a length of 1, so that Euclidean distance ranks as the cosine does
+    (Luo et al. 2019); the losses see it as it was.
     Raises ConfigError where the backbone cannot be made, ValueError for another shared_stage than 2 to 5.
     """
 
@@ -57,6 +60,7 @@ class SJDL(nn.Module):
         local_contrast: bool = False,
         ibn: bool = False,
         domain_statistics: bool = False,
+        unit_embedding: bool = False,
         transreid: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
@@ -80,6 +84,7 @@ class SJDL(nn.Module):
         self.firm = FIRM(self.backbone.channels[self.shared], self.backbone.strides[self.shared])
         if domain_statistics:
             norms.keep_apart(self)
+        self.unit_embedding = unit_embedding
         self.cameras: dict[str, int] = {}  # numbers of those that the backbone knows, by data.camera_name
         self.image_size: int | None = None  # pixels, of the images it was trained on, where that is known
 
@@ -123,7 +128,12 @@ class SJDL(nn.Module):
     def embed(self, foggy: Tensor, before_bn: bool = False, camera: Tensor | None = None) -> Tensor:
         """(B, 3, H, W) in [0, 1] -> (B, D), by CFSM and ReIDM only.  camera: as in `forward`."""
         feature = self.maps(foggy, camera)[-1].mean(dim=(2, 3))
-        return feature if before_bn else self.neck(feature)
+        return feature if before_bn else self.embedding_of(feature)
+
+    def embedding_of(self, feature: Tensor) -> Tensor:
+        """(B, D) before BN -> what the test compares."""
+        embedding: Tensor = self.neck(feature)
+        return F.normalize(embedding) if self.unit_embedding else embedding
 
     def defog(self, foggy: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] -> the same without fog."""
@@ -158,6 +168,7 @@ class Architecture(NamedTuple):
     image_size: int
     local_contrast: bool = False
     domain_statistics: bool = False
+    unit_embedding: bool = False
     ibn: bool = False
     transreid: bool = False
     cameras: tuple[str, ...] = ()
@@ -173,6 +184,7 @@ class Architecture(NamedTuple):
             local_contrast=self.local_contrast,
             ibn=self.ibn,
             domain_statistics=self.domain_statistics,
+            unit_embedding=self.unit_embedding,
             transreid=(self.image_size, len(self.cameras)) if self.transreid else None,
         )
         net.cameras = {name: number for number, name in enumerate(self.cameras)}

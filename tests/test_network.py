@@ -57,6 +57,18 @@ def test_the_embedding_needs_no_firm() -> None:
     assert not torch.equal(net.embed(foggy, before_bn=True), expected)
 
 
+def test_unit_embeddings_rank_as_the_cosine_does() -> None:
+    torch.manual_seed(0)
+    net = SJDL(4, 2, "resnet18", unit_embedding=True).eval()
+    foggy = torch.rand(6, 3, 64, 64)
+    out, unit = net(foggy), net.embed(foggy)
+    assert torch.allclose(unit.norm(dim=1), torch.ones(6))
+    assert out.embedding.norm(dim=1).max() > 1.1  # the losses' is as it was
+    cosine = torch.cosine_similarity(out.embedding[:, None], out.embedding[None], dim=2)
+    assert torch.allclose(torch.cdist(unit, unit).square(), 2 - 2 * cosine, atol=1e-4)
+    assert torch.equal(net.embed(foggy, before_bn=True), out.feature)
+
+
 def test_defogging_trains_the_shared_stages_and_not_the_deeper_ones() -> None:
     net = SJDL(4, 2, "resnet18", shared_stage=3)
     net(torch.rand(2, 3, 64, 64)).defogged.sum().backward()

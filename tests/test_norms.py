@@ -45,7 +45,9 @@ def test_within_unchanged_no_statistics_are_gathered() -> None:
 
 
 def test_a_network_is_saved_with_both_and_loaded_for_real_fog(tmp_path: Path) -> None:
-    architecture = Architecture(3, 2, "resnet18", 2, 2, 64, local_contrast=True, domain_statistics=True)
+    architecture = Architecture(
+        3, 2, "resnet18", 2, 2, 64, local_contrast=True, domain_statistics=True, unit_embedding=True
+    )
     net = architecture.build()
     net.use_statistics_of("real")
     net.train()(torch.rand(4, 3, 64, 64))
