@@ -366,7 +366,7 @@ def score(
         found |= {f"{name}_{domain}": value for name, value in scores.summary().items()}
         found[f"mAP_{domain}_interval"] = scores.intervals()["mAP"]
         found[f"mAP_{domain}_before_bn"] = test.score(before, before).mAP
-        unit = after / np.linalg.norm(after, axis=1, keepdims=True)
+        unit = torch.nn.functional.normalize(torch.from_numpy(after)).numpy()  # zeros, of a collapsed network, stay
         found[f"mAP_{domain}_unit"] = test.score(unit, unit).mAP
         precisions = np.round(scores.average_precision, 4).tolist()  # of each query
         found[f"average_precision_{domain}"] = [None if np.isnan(one) else one for one in precisions]

@@ -29,7 +29,7 @@ class SJDLOutput(NamedTuple):
     """Of a batch of B images of H x W pixels."""
 
     feature: Tensor  # (B, D) pooled, before BN: the triplet loss's
-    embedding: Tensor  # (B, D) after BN: the identity loss's, and the test's
+    embedding: Tensor  # (B, D) after BN: the identity loss's; the test's is `embedding_of` the feature
     logits_synthetic: Tensor  # (B, num_synthetic)
     logits_real: Tensor | None  # (B, num_real), None where the network has no real vehicles
     defogged: Tensor | None  # (B, 3, H, W) in [0, 1], None where it was not asked for
