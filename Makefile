@@ -109,7 +109,7 @@ ablate-methods: ablation-data  ## the same of Table 3, other methods in two stag
 SETTLED ?= build/ablation/explore
 
 settle: ablation-data  ## the recipe's open readings and what goes past the paper, on validation vehicles (hours; goes on; SET=epochs=3)
-	$(ABLATE) $(CONTROLLED) --validation --seeds 1 --out $(SETTLED) --arms headroom,baseline,past \
+	$(ABLATE) $(CONTROLLED) --validation --seeds 1 --out $(SETTLED) --arms headroom,baseline,sjdl,readings,past \
 	    --arm wide@baseline:fog.redraw=true,fog.preset=wide \
 	    --arm statistics_ibn@baseline:domain_statistics=true,ibn=true \
 	    --arm statistics_contrast@baseline:domain_statistics=true,local_contrast=true \

@@ -290,7 +290,8 @@ def report(run: Path, data: Path | None, real: Path | None, betas: str, scoring:
 @click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Runs of each arm.")
 @click.option(
     "--arms",
-    help="Arms, or groups of them: controls,table3,table4,table5,past; '' for none.  [default: controls,table4,table5]",
+    help="Arms, or groups of them: controls,table3,table4,table5,readings,past; '' for none.  "
+    "[default: controls,table4,table5]",
 )
 @click.option(
     "--arm",
@@ -324,6 +325,9 @@ def ablate(
 
     past: what goes past the paper, each switch alone on top of the baseline (statistics, contrast, ibn, agreement,
     physical), together the first two, which the default recipe has, and together_sjdl with the paper's defogging.
+
+    readings: sjdl with one choice made otherwise where the paper leaves it open: mse, restoration_less, global,
+    self_constraint_more, no_entropy, real_every_5, redrawn, last_stride_1.
 
     headroom is trained and tested on clear images, oracle is given the true clear images of real fog; both need
     --counterparts for that, without which the headroom is that of synthetic data and the oracle is left out. Prints the

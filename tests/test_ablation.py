@@ -20,7 +20,7 @@ from sjdl_model.ablation import Data, ablate, validation_part
 from sjdl_model.arms import STANDARD, TOGETHER, chosen
 from sjdl_model.cli import cli
 from sjdl_model.compare import compare, over_seeds
-from sjdl_model.config import ConfigError, DataError, read_recipe
+from sjdl_model.config import ConfigError, DataError, read_recipe, to_toml
 from sjdl_model.data import Counterparts, TrainingSet
 from sjdl_model.domains import Domains
 from sjdl_model.objectives import terms
@@ -272,6 +272,11 @@ def test_together_is_what_the_default_recipe_has_past_the_paper() -> None:
     assert read_recipe("default", TOGETHER) == read_recipe("default")
     assert read_recipe("ablation", TOGETHER) != read_recipe("ablation")
     assert read_recipe("ablation", STANDARD["sjdl"].changes) == read_recipe("ablation")
+
+
+def test_every_reading_differs_from_the_recipe() -> None:
+    readings = [read_recipe("ablation", arm.changes) for arm in chosen("readings", ())]
+    assert len({to_toml(recipe) for recipe in (read_recipe("ablation"), *readings)}) == len(readings) + 1
 
 
 def test_physical_fog_goes_by_metres(built: Path) -> None:
