@@ -1,5 +1,5 @@
-"""The arms of the ablation: the controls, Tables 3, 4 and 5, other readings of the paper, what goes past it, and arms of
-one's own. What differs, not how.
+"""The arms of the ablation: the controls, Tables 3, 4 and 5, other readings of the paper, what goes past it, and
+arms of one's own. What differs, not how.
 
 Every arm is a few changes of one recipe, so that nothing else differs, and the images that it is tested on.
 """
