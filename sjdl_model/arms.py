@@ -68,11 +68,13 @@ READINGS = (
 _PAST = {
     "statistics": ("domain_statistics=true",),
     "contrast": ("local_contrast=true",),
+    "edge_padding": ("edge_padding=true",),
     "ibn": ("ibn=true",),
     "agreement": ("weights.agreement_shared=1", "weights.agreement_embedding=1"),
     "physical": ("fog.redraw=true", "fog.preset=physical"),
 }
-TOGETHER = (*_PAST["statistics"], *_PAST["contrast"], "unit_embedding=true")  # alone the last needs no training
+# unit_embedding alone needs no training
+TOGETHER = (*_PAST["statistics"], *_PAST["contrast"], *_PAST["edge_padding"], "unit_embedding=true")
 PAST = (
     *(Arm(name=name, changes=(*NO_DEFOGGING, *changes)) for name, changes in _PAST.items()),
     Arm(name="together", changes=(*NO_DEFOGGING, *TOGETHER)),

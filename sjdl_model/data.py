@@ -79,6 +79,7 @@ class TrainingSet(Dataset[Batch]):
     noise: float = 0.0  # of that fog: the most of the camera noise, a deviation in [0, 1]
     counterparts: "Counterparts | None" = None  # of a real dataset
     clear: bool = False  # the clear images in place of the foggy ones
+    edge_padding: bool = False  # of the random crops, in place of black
     cameras: dict[str, int] = field(default_factory=dict)  # their numbers
 
     @classmethod
@@ -92,6 +93,7 @@ class TrainingSet(Dataset[Batch]):
         noise: float = 0.0,
         counterparts: "Counterparts | None" = None,
         clear: bool = False,
+        edge_padding: bool = False,
     ) -> "TrainingSet":
         """The "train" split of `data`. Raises DataError where it is empty."""
         train = data.select(split="train")
@@ -99,7 +101,7 @@ class TrainingSet(Dataset[Batch]):
             raise DataError(f"{data.folder} has no training images; run fvrid split {data.folder} first")
         names = {identity: label for label, identity in enumerate(sorted({row.identity for row in train.rows}))}
         labels = [names[row.identity] for row in train.rows]
-        return cls(train, labels, size, fog, by_distance, noise, counterparts, clear)
+        return cls(train, labels, size, fog, by_distance, noise, counterparts, clear, edge_padding)
 
     def hold_out(self) -> tuple["TrainingSet", "TrainingSet"]:
         """What to train on, and VALIDATION images to look at: the last image each of vehicles evenly spaced among those
@@ -129,7 +131,7 @@ class TrainingSet(Dataset[Batch]):
     def __getitem__(self, visit: Visit) -> Batch:
         """One image, without the leading B."""
         sample = self.data[visit.image]
-        channels = transforms.augment(self._channels(sample), self.size, visit.seed)
+        channels = transforms.augment(self._channels(sample), self.size, visit.seed, self.edge_padding)
         return self._batch(visit.image, channels, **self._redrawn(sample, visit.seed))
 
     def as_it_is(self, position: int) -> Batch:
@@ -168,7 +170,7 @@ class TrainingSet(Dataset[Batch]):
             depth = FARTHEST_M ** (depth - 1)  # z / 81 m, of d = log(z / 1 m) / log(81)
         noise = {"noise": torch.tensor(draws.uniform(0, self.noise), dtype=torch.float32)} if self.noise else {}
         return noise | {
-            "depth": transforms.augment(depth, self.size, seed).clamp(0, 1),
+            "depth": transforms.augment(depth, self.size, seed, self.edge_padding).clamp(0, 1),
             "fog": torch.tensor(fog, dtype=torch.float32),
         }
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 
 from fvrid_tools.dataset import Dataset
 from fvrid_tools.fog import PRESETS, FogRange
@@ -49,11 +50,12 @@ class Domains:
         self.datasets = [dataset for dataset in (data, real) if dataset is not None]
         fog, physical = _redrawn(data, recipe), recipe.fog.preset == "physical"
         noise = recipe.fog.noise / 255
-        drawn = TrainingSet.of(data, recipe.image_size, fog, by_distance=physical, noise=noise, clear=clear)
+        of = partial(TrainingSet.of, size=recipe.image_size, clear=clear, edge_padding=recipe.edge_padding)
+        drawn = of(data, fog=fog, by_distance=physical, noise=noise)
         whole = {"synthetic": drawn}
         if real is not None:
             known = None if counterparts is None else Counterparts(counterparts, real)
-            whole["real"] = TrainingSet.of(real, recipe.image_size, counterparts=known, clear=clear)
+            whole["real"] = of(real, counterparts=known)
         cameras: tuple[str, ...] = ()
         if recipe.transreid:
             rows = [row for training in whole.values() for row in training.data.rows]

@@ -14,8 +14,9 @@ def resize(images: Tensor, size: int) -> Tensor:
     return resized
 
 
-def augment(images: Tensor, size: int, seed: int) -> Tensor:
-    """Resize, flip with probability 1/2, pad by PADDING (black) and crop at random: all from `seed`.
+def augment(images: Tensor, size: int, seed: int, edge_padding: bool = False) -> Tensor:
+    """Resize, flip with probability 1/2, pad by PADDING (black, or the edge's pixels) and crop at random: all from
+    `seed`.
 
     images: (C, H, W) uint8 or float32, the channels of one or several images of a scene.  -> (C, size, size).
     """
@@ -24,5 +25,8 @@ def augment(images: Tensor, size: int, seed: int) -> Tensor:
     if draws.random() < 0.5:
         images = images.flip(-1)
     top, left = draws.integers(0, 2 * PADDING + 1, size=2).tolist()
+    if edge_padding:
+        rows, columns = ((torch.arange(size) + start - PADDING).clamp(0, size - 1) for start in (top, left))
+        return images[:, rows[:, None], columns]
     padded = torch.nn.functional.pad(images, (PADDING,) * 4)
     return padded[:, top : top + size, left : left + size]

@@ -19,13 +19,14 @@ from fvrid_tools.fog import PRESETS
 from sjdl_model.checkpoint import load_checkpoint, save_checkpoint
 from sjdl_model.config import ConfigError, DataError, Recipe, read_recipe
 from sjdl_model.data import ImageSet, TrainingSet, foggy, image_batches
+from sjdl_model.domains import Domains
 from sjdl_model.engine import Step, Trainer
 from sjdl_model.evaluate import Embedder, TestSet, embed, evaluate_dataset
 from sjdl_model.network import SJDL, WEIGHTS, SJDLOutput, load_network
 from sjdl_model.objectives import run_network, terms, total
 from sjdl_model.report import METRICS, REPORT
 from sjdl_model.results import Scoring, evaluate_run
-from sjdl_model.samplers import PKSampler
+from sjdl_model.samplers import PKSampler, Visit
 from sjdl_model.train import TerminatedError, train
 
 QUICK = [
@@ -277,6 +278,25 @@ def test_fog_drawn_anew_is_add_fog_and_another_at_every_visit(built: Path) -> No
     rows = [redrawn.data.rows[position] for position in new.position]
     again = new._replace(fog=torch.tensor([(row.beta, row.airlight) for row in rows])).to(torch.device("cpu"))
     assert (again.foggy - old.to(torch.device("cpu")).foggy).abs().mean() < 0.02
+
+
+def test_crops_of_both_domains_go_on_with_the_edge(built: Path, built_real: Path) -> None:
+    data, real = fvrid_tools.open_dataset(built), fvrid_tools.open_dataset(built_real)
+    changes = "fog.redraw=true", "image_size=64"
+    black, edge = (Domains(data, real, quick(*changes, f"edge_padding={on}")) for on in ("false", "true"))
+    for domain in ("synthetic", "real"):
+        for seed in range(6):
+            ours, other = (found.sets[domain][Visit(0, seed)] for found in (edge, black))
+            for name in ("foggy", "clear", "depth"):
+                image = getattr(ours, name)
+                if image is None:
+                    assert domain == "real"
+                    continue
+                moved = (other.foggy == 0).all(dim=0)[None].expand_as(image)
+                assert torch.equal(image[~moved], getattr(other, name)[~moved])
+                assert not moved.any() or image[moved].float().mean() > 0.01
+        visits = [black.sets[domain][Visit(0, seed)].foggy for seed in range(6)]
+        assert any((visit[:, 0] == 0).all() for visit in visits)  # some had a black row above
 
 
 def test_training_with_fog_drawn_anew_runs(trained: Path, built: Path, built_real: Path, tmp_path: Path) -> None:

@@ -63,6 +63,22 @@ def test_a_scene_has_one_geometry() -> None:
     assert not torch.equal(transforms.augment(image, 64, 0), transforms.augment(image, 64, 1))
 
 
+def test_crops_go_on_with_the_edge() -> None:
+    image = torch.randint(1, 256, (3, 64, 64), dtype=torch.uint8)
+    moved = 0
+    for seed in range(20):
+        black, edge = (transforms.augment(image, 64, seed, edge) for edge in (False, True))
+        assert edge.dtype == torch.uint8
+        seen = black.amin(dim=0) > 0  # of the image itself
+        rows, columns = (seen.any(dim=dim).nonzero()[:, 0] for dim in (1, 0))
+        inner = black[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        around = int(columns[0]), 63 - int(columns[-1]), int(rows[0]), 63 - int(rows[-1])
+        expected = torch.nn.functional.pad(inner.float(), around, mode="replicate")
+        assert torch.equal(edge.float(), expected)
+        moved += any(around)
+    assert moved > 15
+
+
 def test_augmentation_flips_half_and_shifts_by_ten() -> None:
     ramp = torch.arange(64, dtype=torch.uint8).expand(3, 64, 64).contiguous() + 100
     made = [transforms.augment(ramp, 64, seed)[0, 32].tolist() for seed in range(400)]
