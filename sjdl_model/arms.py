@@ -69,12 +69,18 @@ _PAST = {
     "statistics": ("domain_statistics=true",),
     "contrast": ("local_contrast=true",),
     "edge_padding": ("edge_padding=true",),
+    "unit_triplet": ("unit_triplet=true",),
     "ibn": ("ibn=true",),
     "agreement": ("weights.agreement_shared=1", "weights.agreement_embedding=1"),
     "physical": ("fog.redraw=true", "fog.preset=physical"),
 }
-# unit_embedding alone needs no training
-TOGETHER = (*_PAST["statistics"], *_PAST["contrast"], *_PAST["edge_padding"], "unit_embedding=true")
+TOGETHER = (  # unit_embedding alone needs no training
+    *_PAST["statistics"],
+    *_PAST["contrast"],
+    *_PAST["edge_padding"],
+    *_PAST["unit_triplet"],
+    "unit_embedding=true",
+)
 PAST = (
     *(Arm(name=name, changes=(*NO_DEFOGGING, *changes)) for name, changes in _PAST.items()),
     Arm(name="together", changes=(*NO_DEFOGGING, *TOGETHER)),

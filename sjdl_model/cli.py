@@ -323,9 +323,9 @@ def ablate(
     controls: headroom, oracle. table4: baseline, jdl, sjdl_no_sc, sjdl. table5: conv_2 to conv_5. table3: triplet_ and
     bot_ with clear, dark_channel_prior, restorer, firm (trained clear, tested foggy or so defogged) and foggy.
 
-    past: what goes past the paper, each switch alone on top of the baseline (statistics, contrast, edge_padding, ibn,
-    agreement, physical), together the first three, which the default recipe has, and together_sjdl with the paper's
-    defogging.
+    past: what goes past the paper, each switch alone on top of the baseline (statistics, contrast, edge_padding,
+    unit_triplet, ibn, agreement, physical), together the first four, which the default recipe has, and together_sjdl
+    with the paper's defogging.
 
     readings: sjdl with one choice made otherwise where the paper leaves it open: mse, restoration_less, global,
     self_constraint_more, no_entropy, real_every_5, redrawn, last_stride_1.

@@ -28,7 +28,7 @@ def as_it_is(tensor: Tensor) -> Tensor:
 class SJDLOutput(NamedTuple):
     """Of a batch of B images of H x W pixels."""
 
-    feature: Tensor  # (B, D) pooled, before BN: the triplet loss's
+    feature: Tensor  # (B, D) pooled, before BN: the paper's triplet loss's
     embedding: Tensor  # (B, D) after BN: the identity loss's; the test's is `embedding_of` the feature
     logits_synthetic: Tensor  # (B, num_synthetic)
     logits_real: Tensor | None  # (B, num_real), None where the network has no real vehicles

@@ -3,6 +3,7 @@
 from dataclasses import asdict
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import losses, norms, processes
@@ -63,12 +64,15 @@ def run_network(
 
 
 def reid_terms(out: SJDLOutput, batch: Batch, recipe: Recipe) -> dict[str, Tensor]:
-    """Eqs. 2 and 3, with the classifier of the batch's domain."""
+    """Eqs. 2 and 3, with the classifier of the batch's domain.
+
+    Where the hardest pairs are all alike, features can pay the least by shrinking; embeddings of length 1 cannot."""
     logits = out.logits_synthetic if batch.clear is not None else out.logits_real
     assert logits is not None, "a real batch needs a network with real vehicles"
     found = {}
     if recipe.weights.triplet:
-        found["triplet"] = losses.batch_hard_triplet_loss(out.feature, batch.label, recipe.margin)
+        compared = F.normalize(out.embedding) if recipe.unit_triplet else out.feature
+        found["triplet"] = losses.batch_hard_triplet_loss(compared, batch.label, recipe.margin)
     if recipe.weights.identity:
         found["identity"] = losses.identity_loss(logits, batch.label, recipe.label_smoothing)
     return found

@@ -18,12 +18,12 @@ import fvrid_tools
 from fvrid_tools.fog import PRESETS
 from sjdl_model.checkpoint import load_checkpoint, save_checkpoint
 from sjdl_model.config import ConfigError, DataError, Recipe, read_recipe
-from sjdl_model.data import ImageSet, TrainingSet, foggy, image_batches
+from sjdl_model.data import Batch, ImageSet, TrainingSet, foggy, image_batches
 from sjdl_model.domains import Domains
 from sjdl_model.engine import Step, Trainer
 from sjdl_model.evaluate import Embedder, TestSet, embed, evaluate_dataset
 from sjdl_model.network import SJDL, WEIGHTS, SJDLOutput, load_network
-from sjdl_model.objectives import run_network, terms, total
+from sjdl_model.objectives import reid_terms, run_network, terms, total
 from sjdl_model.report import METRICS, REPORT
 from sjdl_model.results import Scoring, evaluate_run
 from sjdl_model.samplers import PKSampler, Visit
@@ -256,6 +256,30 @@ def test_without_weights_of_the_image_terms_no_firm_is_run(built: Path) -> None:
     found = terms(net, batch.to(torch.device("cpu")), recipe)
     assert found.keys() == {"triplet", "identity"}
     assert total(found, recipe.weights).item() == pytest.approx(sum(term.item() for term in found.values()))
+
+
+def test_triplets_of_unit_embeddings_are_those_of_angles() -> None:
+    """By hand: two vehicles of two images each, in the plane; a chord of an angle a is 2 sin(a / 2)."""
+    angles, lengths = torch.tensor([0.0, 60, 90, 180]).deg2rad(), torch.tensor([1.0, 5, 0.1, 20])
+    embedding = (torch.stack([angles.cos(), angles.sin()], dim=1) * lengths[:, None]).requires_grad_()
+    nothing = torch.zeros(4, 2)
+    out = SJDLOutput(
+        feature=nothing, embedding=embedding, logits_synthetic=nothing, logits_real=None, defogged=None, shared=nothing
+    )
+    batch = Batch(foggy=nothing, clear=nothing, label=torch.tensor([0, 0, 1, 1]), position=torch.arange(4))
+    (loss,) = reid_terms(out, batch, quick("unit_triplet=true", "weights.identity=0", "margin=1")).values()
+    chord = {a: 2 * np.sin(np.deg2rad(a / 2)) for a in (30, 60, 90, 120)}
+    hinges = [  # farthest of the same vehicle, nearest of the other
+        chord[60] - chord[90] + 1,
+        chord[60] - chord[30] + 1,
+        chord[90] - chord[30] + 1,
+        chord[90] - chord[120] + 1,
+    ]
+    assert loss.item() == pytest.approx(np.mean(hinges), abs=1e-6)
+    loss.backward()
+    assert embedding.grad is not None
+    assert (embedding.grad.norm(dim=1) > 0).all()  # every image is taught
+    assert torch.allclose((embedding.grad * embedding).sum(dim=1), torch.zeros(4), atol=1e-6)  # and none to be shorter
 
 
 def test_fog_drawn_anew_is_add_fog_and_another_at_every_visit(built: Path) -> None:
