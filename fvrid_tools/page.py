@@ -64,19 +64,14 @@ def lines(series: dict[str, Sequence[tuple[float, float]]], title: str) -> Marku
     bottom = ys.min() - margin
     bottom = max(0, bottom) if ys.min() >= 0 else bottom  # no share and no rate is negative
     frame = _Frame(xs.min(), max(xs.max(), xs.min() + 1e-9), bottom, ys.max() + margin)
-    right = [frame.y(y) for data in points.values() for x, y in data if frame.x(x) > 0.6 * _WIDTH]
-    high = bool(right) and sum(right) / len(right) < _HEIGHT / 2  # the names go where the lines are not
-    first = _HEIGHT - _BOTTOM - 8 - 14 * (len(points) - 1) if high else _TOP + 14
-    parts = []
+    parts, names = [], []
     for i, (name, data) in enumerate(points.items()):
         colour = _COLOURS[i % len(_COLOURS)]
         path = " ".join(f"{frame.x(x):.1f},{frame.y(y):.1f}" for x, y in data)
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.6"/>')
-        if len(points) > 1:
-            label = Markup.escape(name)
-            place = f'x="{_WIDTH - 14}" y="{first + 14 * i}" text-anchor="end"'
-            parts.append(f'<text {place} style="fill: {colour}">{label}</text>')
-    return frame.chart(title, "".join(parts))
+        names.append(f'<span style="color: {colour}">\u2014 {Markup.escape(name)}</span>')
+    legend = f'<p class="legend">{" ".join(names)}</p>' if len(names) > 1 else ""
+    return frame.chart(title, "".join(parts), legend)
 
 
 class Point(NamedTuple):
@@ -153,7 +148,7 @@ class _Frame:
         _, _, bottom, top = self.limits
         return _HEIGHT - _BOTTOM - (value - bottom) / (top - bottom) * (_HEIGHT - _BOTTOM - _TOP)
 
-    def chart(self, title: str, body: str) -> Markup:
+    def chart(self, title: str, body: str, legend: str = "") -> Markup:
         left, right, bottom, top = self.limits
         ticks = []
         for share in (0, 0.25, 0.5, 0.75, 1):
@@ -163,12 +158,12 @@ class _Frame:
             ticks.append(
                 f'<line x1="{_LEFT}" x2="{_WIDTH - 10}" y1="{self.y(y):.1f}" y2="{self.y(y):.1f}" class="grid"/>'
             )
-        return _figure(title, "".join(ticks) + body)
+        return _figure(title, "".join(ticks) + body, legend=legend)
 
 
-def _figure(title: str, body: str, height: int = _HEIGHT) -> Markup:
+def _figure(title: str, body: str, height: int = _HEIGHT, legend: str = "") -> Markup:
     name = Markup.escape(title)
     return Markup(
-        f'<figure><figcaption>{name}</figcaption><svg viewBox="0 0 {_WIDTH} {height}" role="img"'
+        f'<figure><figcaption>{name}</figcaption>{legend}<svg viewBox="0 0 {_WIDTH} {height}" role="img"'
         f' aria-label="{name}">{body}</svg></figure>'
     )
