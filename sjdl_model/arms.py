@@ -70,6 +70,7 @@ _PAST = {
     "contrast": ("local_contrast=true",),
     "edge_padding": ("edge_padding=true",),
     "unit_triplet": ("unit_triplet=true",),
+    "all_positives": ("all_positives=true",),
     "ibn": ("ibn=true",),
     "agreement": ("weights.agreement_shared=1", "weights.agreement_embedding=1"),
     "physical": ("fog.redraw=true", "fog.preset=physical"),

@@ -79,6 +79,7 @@ class Recipe:
     domain_statistics: bool = False  # batch norm keeps running statistics of its own for each domain
     edge_padding: bool = False  # random crops go on beyond an image with the pixels of its edge, not with black
     unit_triplet: bool = False  # the triplet loss compares embeddings of length 1, not the features before BN
+    all_positives: bool = False  # the triplet loss has each image of the same vehicle in turn, not the farthest alone
     unit_embedding: bool = False  # embeddings have a length of 1: Euclidean distance ranks as the cosine does
     transreid: bool = False  # the backbone is a vision transformer, with camera embedding and jigsaw branch
     ibn: bool = False  # half of the channels of a ResNet's first norms by instance (IBN-a)

@@ -12,14 +12,20 @@ PUBLISHED_SIZE = 384  # pixels; the side of the paper's images
 DARK_CHANNEL_WINDOW = 35  # pixels; the released code's, the paper gives none
 
 
-def batch_hard_triplet_loss(feature: Tensor, label: Tensor, margin: float) -> Tensor:
+def batch_hard_triplet_loss(feature: Tensor, label: Tensor, margin: float, *, all_positives: bool = False) -> Tensor:
     """Eq. 2: hinge on the farthest image of the same vehicle and the nearest of another, Euclidean.
 
     feature: (B, D).  label: (B,), at least two vehicles.
+    all_positives: on each other image of the same vehicle in turn, not the farthest alone (not of the paper): in fog
+    the farthest is the one that shows least. Each vehicle needs two images.
     """
     # a matrix product would be faster, and wrong for near neighbours
     distance = torch.cdist(feature.float(), feature.float(), compute_mode="donot_use_mm_for_euclid_dist")  # (B, B)
     same = label[:, None] == label[None, :]
+    if all_positives:
+        nearest_negative = distance.masked_fill(same, torch.inf).amin(dim=1, keepdim=True)
+        positive = same & ~torch.eye(len(label), dtype=torch.bool, device=label.device)
+        return F.relu(distance - nearest_negative + margin)[positive].mean()
     farthest_positive = distance.masked_fill(~same, -torch.inf).amax(dim=1)
     nearest_negative = distance.masked_fill(same, torch.inf).amin(dim=1)
     return F.relu(farthest_positive - nearest_negative + margin).mean()

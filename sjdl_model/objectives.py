@@ -72,7 +72,9 @@ def reid_terms(out: SJDLOutput, batch: Batch, recipe: Recipe) -> dict[str, Tenso
     found = {}
     if recipe.weights.triplet:
         compared = F.normalize(out.embedding) if recipe.unit_triplet else out.feature
-        found["triplet"] = losses.batch_hard_triplet_loss(compared, batch.label, recipe.margin)
+        found["triplet"] = losses.batch_hard_triplet_loss(
+            compared, batch.label, recipe.margin, all_positives=recipe.all_positives
+        )
     if recipe.weights.identity:
         found["identity"] = losses.identity_loss(logits, batch.label, recipe.label_smoothing)
     return found

@@ -87,9 +87,23 @@ def test_triplet_worked_by_hand_and_by_loops() -> None:
     assert float(losses.batch_hard_triplet_loss(feature, label, 0.3)) == pytest.approx(np.mean(hinge), rel=1e-5)
 
 
-def test_triplet_and_identity_reach_every_image() -> None:
+def test_triplet_with_all_positives_worked_by_hand() -> None:
+    # on a line: 0, 1, 4 of vehicle 7; 5, 10 of vehicle 2; margin 1
+    feature, label = torch.tensor([[0.0], [1.0], [4.0], [5.0], [10.0]]), torch.tensor([7, 7, 7, 2, 2])
+    pairs = (
+        *(1 - 5 + 1, 4 - 5 + 1),  # of 0: to 1 and to 4, and the nearest of the other vehicle is 5
+        *(1 - 4 + 1, 3 - 4 + 1),
+        *(4 - 1 + 1, 3 - 1 + 1),
+        *(5 - 1 + 1, 5 - 6 + 1),
+    )
+    loss = losses.batch_hard_triplet_loss(feature, label, 1.0, all_positives=True)
+    assert float(loss) == pytest.approx(np.mean([max(0, hinge) for hinge in pairs]))
+
+
+@pytest.mark.parametrize("all_positives", [False, True])
+def test_triplet_and_identity_reach_every_image(all_positives: bool) -> None:
     feature, label = torch.randn(8, 5, requires_grad=True), torch.arange(8) // 2
-    losses.batch_hard_triplet_loss(feature, label, 10.0).backward()
+    losses.batch_hard_triplet_loss(feature, label, 10.0, all_positives=all_positives).backward()
     assert feature.grad is not None
     assert (feature.grad.abs().sum(dim=1) > 0).all()
     logits = torch.randn(8, 4, requires_grad=True)
@@ -98,9 +112,10 @@ def test_triplet_and_identity_reach_every_image() -> None:
     assert (logits.grad.abs().sum(dim=1) > 0).all()
 
 
-def test_triplet_of_equal_features_has_a_finite_gradient() -> None:
-    feature = torch.ones(4, 3, requires_grad=True)
-    losses.batch_hard_triplet_loss(feature, torch.tensor([0, 0, 1, 1]), 0.3).backward()
+@pytest.mark.parametrize("all_positives", [False, True])
+def test_triplet_of_equal_features_has_a_finite_gradient(all_positives: bool) -> None:
+    feature, label = torch.ones(4, 3, requires_grad=True), torch.tensor([0, 0, 1, 1])
+    losses.batch_hard_triplet_loss(feature, label, 0.3, all_positives=all_positives).backward()
     assert feature.grad is not None
     assert torch.isfinite(feature.grad).all()
 
