@@ -7,6 +7,8 @@ is a query against all others of them.
     foggy           as the camera saw them
     clear           `fvrid render --counterparts` of the same scenes, by the statistics of synthetic images
     foggy to clear  the foggy image is the query, the clear ones are the gallery
+
+--picture FILE.jpg shows what there is to see, the densest fog first: foggy | clear, and local contrast of both.
 """
 
 import argparse
@@ -15,11 +17,15 @@ import math
 from pathlib import Path
 
 import numpy as np
+import torch
 from harness import ROOT, finish
 
-from fvrid_tools import open_dataset
+from fvrid_tools import images, open_dataset
 from fvrid_tools.dataset import Dataset
+from fvrid_tools.files import write_atomic
+from fvrid_tools.images import Uint8Image
 from fvrid_tools.sources.mini import EMBEDDED
+from sjdl_model import norms
 from sjdl_model.data import Counterparts
 from sjdl_model.evaluate import Embedder, TestSet
 from sjdl_model.network import load_network
@@ -40,12 +46,27 @@ def embeddings(embedder: Embedder, data: Dataset, condition: str) -> dict[str, n
     return {row.image_id: one for row, one in zip(data.rows, embedder(data, condition), strict=True)}
 
 
+def local_contrast(image: Uint8Image) -> Uint8Image:
+    """As the backbone sees it; grey is none."""
+    seen = norms.local_contrast(torch.from_numpy(image).permute(2, 0, 1)[None] / 255)[0].permute(1, 2, 0).numpy()
+    return images.to_uint8((seen / norms.MOST_CONTRAST + 1) / 2)
+
+
+def picture(pairs: list[tuple[Uint8Image, Uint8Image]], columns: int = 2) -> Uint8Image:
+    cells = [
+        np.concatenate([foggy, clear, local_contrast(foggy), local_contrast(clear)], axis=1) for foggy, clear in pairs
+    ]
+    rows = [np.concatenate(cells[i :: len(cells) // columns], axis=1) for i in range(len(cells) // columns)]
+    return np.ascontiguousarray(np.concatenate(rows))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="where the JSON goes; stdout has it too")
     parser.add_argument("--run", type=Path, required=True, help="a run of sjdl train or ablate")
     parser.add_argument("--real", type=Path, default=ABLATION / "real")
     parser.add_argument("--counterparts", type=Path, default=ABLATION / "counterparts")
+    parser.add_argument("--picture", type=Path)
     args = parser.parse_args()
     net, architecture = load_network(args.run)
     embedder = Embedder(net=net, size=architecture.image_size)
@@ -57,6 +78,17 @@ def main() -> None:
     scenes = counterparts.take([row for row in counterparts.rows if row.image_id in tested])
     clear = embeddings(embedder, scenes, "clear")
     t = transmissions()
+
+    if args.picture:
+        thickest = sorted(tests.rows, key=lambda row: t[row.image_id.rpartition("/")[2]])
+        shown = [thickest[i].image_id for i in np.linspace(0, len(thickest) - 1, 12).astype(int)]
+        where = [{row.image_id: i for i, row in enumerate(of.rows)} for of in (tests, scenes)]
+        pairs = [(tests[where[0][name]].foggy, scenes[where[1][name]].clear) for name in shown]
+        size = architecture.image_size
+        both = [
+            (images.stretch(foggy, size), images.stretch(clear, size)) for foggy, clear in pairs if clear is not None
+        ]
+        write_atomic(args.picture, images.encode(picture(both)))
 
     def line(low: float, high: float) -> dict[str, float]:
         part = tests.take([row for row in tests.rows if low <= t[row.image_id.rpartition("/")[2]] < high])
