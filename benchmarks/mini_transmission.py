@@ -81,13 +81,12 @@ def main() -> None:
 
     if args.picture:
         thickest = sorted(tests.rows, key=lambda row: t[row.image_id.rpartition("/")[2]])
-        shown = [thickest[i].image_id for i in np.linspace(0, len(thickest) - 1, 12).astype(int)]
-        where = [{row.image_id: i for i, row in enumerate(of.rows)} for of in (tests, scenes)]
-        pairs = [(tests[where[0][name]].foggy, scenes[where[1][name]].clear) for name in shown]
+        shown = [thickest[i] for i in np.linspace(0, len(thickest) - 1, 12).astype(int)]
+        by_name = {row.image_id: row for row in scenes.rows}
+        sides = tests.take(shown), scenes.take([by_name[row.image_id] for row in shown])
         size = architecture.image_size
-        both = [
-            (images.stretch(foggy, size), images.stretch(clear, size)) for foggy, clear in pairs if clear is not None
-        ]
+        pairs = [(foggy.foggy, scene.clear) for foggy, scene in zip(*sides, strict=True)]
+        both = [(images.stretch(a, size), images.stretch(b, size)) for a, b in pairs]
         write_atomic(args.picture, images.encode(picture(both)))
 
     def line(low: float, high: float) -> dict[str, float]:

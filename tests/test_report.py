@@ -53,6 +53,14 @@ def test_names_are_escaped(copy: Path) -> None:
     assert "<b>" not in str(page.lines({"<b>": [(0, 1)], "c": [(1, 2)]}, "<b>"))
 
 
+def test_the_names_of_lines_stand_above_them_where_there_are_several() -> None:
+    chart = str(page.lines({"first": [(0, 1), (1, 2)], "second": [(0, 2)]}, "x"))
+    above, _, drawn = chart.partition("<svg")
+    assert re.findall(r">\W*(\w+)</span>", above) == ["first", "second"]
+    assert "first" not in drawn
+    assert "<span" not in str(page.lines({"first": [(0, 1)]}, "x"))
+
+
 def test_a_histogram_has_a_bar_a_bin_and_heights_in_proportion() -> None:
     chart = str(page.histogram([0.1, 0.1, 0.9], "x", 0, 1, bins=2))
     heights = [float(h) for h in re.findall(r'<rect[^>]* height="([\d.]+)"', chart)]
