@@ -72,6 +72,9 @@ class Recipe:
         if isinstance(self.fog, GivenFog):
             return described | {"fog": "source"}
         described |= {"codec": self.codec, "fog": asdict(self.fog)}
+        if self.codec == "jpeg":
+            busy = {"bits_a_pixel_above": images.BUSY_BITS, "quality": images.BUSY_QUALITY}
+            described |= {"quality": images.JPEG_QUALITY, "busy": busy}
         return described if self.max_density is None else described | {"max_density": self.max_density}
 
 

@@ -38,7 +38,8 @@ class Estimated:
 def find_images(named: Sequence[Path], out: Path) -> list[ImageRecord]:
     """Records of image files, and of all image files below folders, those in `out` left out.
 
-    Raises FvridError where a path does not exist, there is no image, or two would have depth pictures of one name.
+    Raises FvridError where a path does not exist, there is no image, two would have depth pictures of one name, or the
+    picture would take an image's own name.
     """
     found: list[ImageRecord] = []
     for path in named:
@@ -56,7 +57,16 @@ def find_images(named: Sequence[Path], out: Path) -> list[ImageRecord]:
         other = names.setdefault(record.image_id, record)
         if other is not record:
             raise FvridError(f"{other.path} and {record.path} would have depth pictures of one name; name one alone.")
+    taken = {record.path.resolve() for record in found}
+    for record in found:
+        if (written := _picture(out, record)).resolve() in taken:
+            raise FvridError(f"{written}: an image would be overwritten by its depth; name another --out.")
     return sorted(found)
+
+
+def _picture(out: Path, record: ImageRecord) -> Path:
+    """Where the depth of an image goes."""
+    return out / f"{record.image_id}.png"
 
 
 def _record(root: Path, below: str) -> ImageRecord:
@@ -144,7 +154,7 @@ class _DepthTask:
         ]
 
     def _save(self, record: ImageRecord, image: images.Uint8Image, d: images.FloatArray, on_sheet: bool) -> Estimated:
-        path = self.out / f"{record.image_id}.png"
+        path = _picture(self.out, record)
         eight = self.out / record.image_id / AUTHORS_NAME
         try:
             eight.parent.mkdir(parents=True, exist_ok=True)

@@ -19,8 +19,9 @@ def _evenly(count: int, wanted: int) -> list[int]:
 
 def dataset_report(data: Dataset, pictures: int = 24, progress: Callable[[int], None] = lambda count: None) -> str:
     """The report of a dataset as an HTML document that needs no other file. `progress` counts images read."""
-    synthetic = data.info["domain"] == "synthetic"
-    pairs = ["clear", "depth (far is white)"] if synthetic or data.info.get("pairs") else []
+    known = isinstance(data.info.get("fog"), dict)  # beta and A; not of real fog, nor of fog that the source brought
+    with_clear = data.info["domain"] == "synthetic" or data.info.get("pairs")
+    pairs = ["clear", "depth (far is white)"] if with_clear else []
     strips = []
     for index in _evenly(len(data), pictures):
         strips.append(_strip(data[index]))
@@ -31,8 +32,8 @@ def dataset_report(data: Dataset, pictures: int = 24, progress: Callable[[int], 
         title=f"FVRID dataset: {data.folder.name}",
         info=data.info,
         table=stats.count(data),
-        columns=[*pairs, *(["transmission"] if synthetic else []), "foggy"],
-        charts=_charts(data, progress) if synthetic else [],
+        columns=[*pairs, *(["transmission"] if known else []), "foggy"],
+        charts=_charts(data, progress) if known else [],
         strips=strips,
     )
 
@@ -41,7 +42,7 @@ def _strip(sample: Sample) -> dict[str, Any]:
     shown, fog = [], ""
     if sample.clear is not None and sample.depth is not None:
         shown = [sample.clear, page.grey(sample.depth)]
-    if sample.domain == "synthetic" and sample.depth is not None:
+    if not math.isnan(sample.beta) and sample.depth is not None:
         t = transmission(sample.depth, sample.beta)
         shown.append(page.grey(t))
         fog = f"β = {sample.beta:.2f}, A = {sample.airlight:.2f}, t = {t.min():.2f} to {t.max():.2f}"

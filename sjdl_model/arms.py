@@ -80,6 +80,7 @@ TOGETHER = (  # unit_embedding alone needs no training
     *_PAST["contrast"],
     *_PAST["edge_padding"],
     *_PAST["unit_triplet"],
+    *_PAST["all_positives"],
     "unit_embedding=true",
 )
 PAST = (

@@ -67,6 +67,15 @@ def test_its_own_pictures_are_not_taken_for_images(folder, tmp_path):
         assert "depth of 1 images" in result.output
 
 
+def test_an_image_is_not_overwritten_by_its_depth(folder, tmp_path):
+    picture(0, 0).save(tmp_path / "a.png")
+    content = (tmp_path / "a.png").read_bytes()
+    result = run("depth", tmp_path / "a.png", "--out", tmp_path / "up" / "..", "--depth", "planar")
+    assert result.exit_code == 1
+    assert "a.png: an image would be overwritten by its depth; name another --out." in " ".join(result.output.split())
+    assert (tmp_path / "a.png").read_bytes() == content
+
+
 def test_refused_images_are_named_and_the_rest_is_done(folder, tmp_path):
     (tmp_path / "in").mkdir()
     Image.new("RGB", (15, 40)).save(tmp_path / "in/tiny.png")

@@ -83,6 +83,23 @@ def test_a_jpeg_cut_off_and_closed_again_is_refused() -> None:
         images.decode(content[: len(content) // 2] + b"\xff\xd9")
 
 
+def test_a_jpeg_whose_scan_is_damaged_is_refused_and_one_that_is_padded_is_not() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    content = file_of(noise, "JPEG", restart_marker_blocks=2)
+    expected = images.decode(content)
+    middle = len(content) // 2
+    injuries = [content[:middle] + bytes(range(90)) + content[middle + 120 :]]  # before a restart
+    injuries.append(content[:-2] + bytes(range(40)) + content[-2:])
+    plain = file_of(noise, "JPEG")
+    injuries.append(plain[:middle] + b"\x11" * 400 + plain[middle + 400 :])
+    for injured in injuries:
+        with pytest.raises(ImageRefused, match=r"unreadable: damaged \(Corrupt JPEG data"):
+            images.decode(injured)
+    between = content.replace(b"\xff\xdb", b"camera\xff\xdb", 1)
+    for harmless in (content[:-2] + b"\0" * 100 + content[-2:], between, content + b"camera"):
+        assert np.array_equal(images.decode(harmless), expected)
+
+
 def test_floating_point_pixels_are_refused() -> None:
     with pytest.raises(ImageRefused, match="floating-point"):
         images.decode(file_of(np.random.default_rng(0).random((32, 32), dtype=np.float32), "TIFF"))
@@ -116,6 +133,12 @@ def test_too_small_and_too_large_are_refused() -> None:
 def test_png_is_lossless_and_jpeg_close(photo: np.ndarray) -> None:
     assert np.array_equal(images.decode(images.encode(photo, "png")), photo)
     assert np.abs(images.decode(images.encode(photo)).astype(int) - photo).mean() < 1
+
+
+@pytest.mark.parametrize("deviation", [0, 2, 3, 4, 8, 32, 128])
+def test_no_jpeg_is_off_by_two_levels(photo: np.ndarray, deviation: float) -> None:
+    noisy = np.random.default_rng(0).normal(photo, deviation).clip(0, 255).round().astype(np.uint8)
+    assert np.abs(images.decode(images.encode(noisy)).astype(int) - noisy).mean() < 2
 
 
 def test_depth_pictures_of_both_depths(photo: np.ndarray) -> None:

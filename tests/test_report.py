@@ -6,7 +6,8 @@ import fvrid_tools
 from fvrid_tools import page
 from fvrid_tools.build import Recipe, build
 from fvrid_tools.depth import open_estimator
-from fvrid_tools.fog import FogRange
+from fvrid_tools.export import export
+from fvrid_tools.fog import FogRange, GivenFog
 from fvrid_tools.report import dataset_report
 from fvrid_tools.sources import read_source
 
@@ -42,6 +43,15 @@ def test_no_fog_at_all_can_be_shown(tmp_path: Path, laid_out: Path) -> None:
     recipe = Recipe(depth=open_estimator("constant"), fog=FogRange(beta=(0, 0), airlight=(0, 0)))
     build([read_source("veri-wild", laid_out / "clear")], tmp_path / "out", recipe)
     assert dataset_report(fvrid_tools.open_dataset(tmp_path / "out"), pictures=1).count("<svg") == 3
+
+
+def test_fog_that_a_source_brought_is_shown_without_what_is_not_known_of_it(tmp_path: Path, built: Path) -> None:
+    export(fvrid_tools.open_dataset(built), "folder", tmp_path / "theirs")
+    recipe = Recipe(depth=open_estimator("source"), fog=GivenFog())
+    build([read_source("fvrid", tmp_path / "theirs")], tmp_path / "out", recipe)
+    html = dataset_report(fvrid_tools.open_dataset(tmp_path / "out"), pictures=2)
+    assert html.count("<img") == 2 * 3  # clear, depth, foggy
+    assert "<svg" not in html
 
 
 def test_names_are_escaped(copy: Path) -> None:
