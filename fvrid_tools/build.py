@@ -99,9 +99,10 @@ def build(
 ) -> BuildSummary:
     """Build a dataset in the folder `out`, with processes here, or on the cluster of a Dask `scheduler` (its address).
 
-    The same build again in the same folder goes on where it stopped, or finds that nothing is left to do.
-    Raises FvridError where `out` holds anything else, another process is at work in it, it cannot be written, or no
-    image can be used.
+    The same build again in the same folder goes on where it stopped, or finds that nothing is left to do. Shards whose
+    source files changed in size since are made again.
+    Raises FvridError where `out` holds anything else, or a finished dataset of source files that changed so, another
+    process is at work in it, it cannot be written, or no image can be used.
     """
     started = time.monotonic()
     progress = progress or (lambda count: None)
@@ -109,25 +110,29 @@ def build(
     records, rejects = _merge(listings)
     command = _command(recipe, [listing.options for listing in listings])
     files.make_folder(out)
+    tasks = _tasks(records, out, recipe)
     with files.alone_in(out):
-        if _is_finished(out, plan := _plan(recipe, records, rejects)):
+        if _is_finished(out, plan := _plan(recipe, records, rejects), tasks):
             progress(len(records))
             reused = len(records)
         else:
             _prepare(out, _plan(recipe))
-            reused, refused, shards = _make_shards(records, out, recipe, workers, progress, scheduler)
+            reused, refused, shards = _make_shards(tasks, out, workers, progress, scheduler)
             _publish(out, plan, recipe, command, rejects + refused, shards)
         info = manifest.read_dataset(out)
     seconds = time.monotonic() - started
     return BuildSummary(info["images"], info["vehicles"], info["rejects"], reused, seconds)
 
 
+def _tasks(records: list[ImageRecord], out: Path, recipe: Recipe) -> list["ShardTask"]:
+    chunks = [records[i : i + IMAGES_PER_SHARD] for i in range(0, len(records), IMAGES_PER_SHARD)]
+    return [ShardTask(out / shard_name(i), _plan(recipe, part), recipe, part) for i, part in enumerate(chunks)]
+
+
 def _make_shards(
-    records: list[ImageRecord], out: Path, recipe: Recipe, workers: int, progress: Progress, scheduler: str | None
+    tasks: list["ShardTask"], out: Path, workers: int, progress: Progress, scheduler: str | None
 ) -> tuple[int, list[Reject], list["FinishedShard"]]:
     """Make the shards that are not there yet; how many images were, what was refused, and all shards in order."""
-    chunks = [records[i : i + IMAGES_PER_SHARD] for i in range(0, len(records), IMAGES_PER_SHARD)]
-    tasks = [ShardTask(out / shard_name(i), _plan(recipe, part), recipe, part) for i, part in enumerate(chunks)]
     found = {task.path: task.find() for task in tasks}
     reused = sum(len(task.records) for task in tasks if found[task.path])
     progress(reused)
@@ -172,7 +177,7 @@ def _plan(recipe: Recipe, records: Iterable[ImageRecord] = (), rejects: Iterable
     return whole.hexdigest()
 
 
-def _is_finished(out: Path, plan: str) -> bool:
+def _is_finished(out: Path, plan: str, tasks: Iterable["ShardTask"]) -> bool:
     """Whether `out` holds this very dataset, whole."""
     if not (out / manifest.DATASET).exists():
         return False
@@ -183,6 +188,10 @@ def _is_finished(out: Path, plan: str) -> bool:
         path = files.inside(out, shard["name"])
         if not path.exists() or path.stat().st_size != shard["bytes"]:
             raise FvridError(f"{path}: not what was built (see fvrid verify); delete {out} and build again.")
+    for task in tasks:
+        shard = Shard(task.path)
+        if changed := task.find_changed(shard, shard.read_rows()[0]):
+            raise FvridError(f"{changed}: not the file that {out} was built from; {_ADVICE}")
     (out / PLAN).unlink(missing_ok=True)  # where a kill came just before its end
     return True
 
@@ -294,9 +303,25 @@ class ShardTask:
             if shard.plan != self.plan:
                 return None
             rows, rejects = shard.read_rows()
+            if self.find_changed(shard, rows):
+                return None
             return FinishedShard.of(self.path, len(rows), rejects)
         except FvridError:
             return None
+
+    def find_changed(self, shard: Shard, rows: Iterable[Row]) -> Path | None:
+        """A source file of another size than the one that is stored; reading all to compare them would take too long.
+
+        rows: the shard's.  Files that are not there any more, and pictures of shards, are not looked at.
+        """
+        stored = zip(rows, shard.sizes("foggy" if self.recipe.fog is None else "clear"), strict=True)
+        sizes = {(row.source, row.source_path): size for row, size in stored}
+        for record in self.records:
+            size = sizes.get((record.source, record.source_path))
+            if size is not None and record.image is None and record.path.exists():
+                if record.path.stat().st_size != size:
+                    return record.path
+        return None
 
     def make(self, progress: Progress) -> ShardWriter:
         """Read, fog and encode the images. Raises FvridError where this process, of another version, would differ."""

@@ -314,6 +314,8 @@ def _build(listings: "list[Listing]", out: Path, recipe: "Recipe", workers: int,
         done = build(listings, out, recipe, workers, progress, scheduler)
     reused = f", {done.reused} of them found finished" if done.reused else ""
     refused = f", {done.rejects} refused (see {out / 'rejects.csv'})" if done.rejects else ""
+    if done.reused and done.rejects:
+        refused += f"; to try those again, delete {out}"
     click.echo(f"{out}: {done.images} images of {done.vehicles} vehicles in {done.seconds:.1f} s{reused}{refused}")
 
 

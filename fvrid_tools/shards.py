@@ -253,6 +253,11 @@ class Shard:
     def has(self, column: str) -> bool:
         return column in self._blobs
 
+    def sizes(self, column: str) -> list[int]:
+        """Bytes of each image's file."""
+        sizes: list[int] = np.diff(self._blobs[column][1]).tolist()
+        return sizes
+
     def read(self, column: str, row: int) -> memoryview:
         """The encoded bytes of one image: a view of the mapped file.  column: "clear", "foggy" or "depth"."""
         start, offsets = self._blobs[column]

@@ -112,6 +112,26 @@ def test_the_same_build_again_changes_nothing(built: Path, listing: Listing, rec
     assert content(built) == before
 
 
+def test_a_build_finds_source_files_that_changed(
+    tmp_path: Path, laid_out: Path, recipe: build.Recipe, small_shards: None
+) -> None:
+    shutil.copytree(laid_out / "clear", tmp_path / "clear")
+    listing = sources.read_source("veri-wild", tmp_path / "clear")
+    out = tmp_path / "out"
+    build.build([listing], out, recipe)
+    assert build.build([listing], out, recipe).reused == 48
+    changed, other = listing.records[25].path, listing.records[3].path
+    changed.write_bytes(other.read_bytes())
+    with pytest.raises(FvridError, match=f"{changed.name}: not the file that .* was built from; name another"):
+        build.build([listing], out, recipe)
+    (out / "dataset.json").unlink()  # as of a build that was stopped
+    (out / build.PLAN).write_text(build._plan(recipe))
+    assert build.build([listing], out, recipe).reused == 38
+    assert fvrid_tools.open_dataset(out)[25].encoded("clear") == other.read_bytes()
+    changed.unlink()
+    assert build.build([listing], out, recipe).reused == 48  # nothing to compare it with
+
+
 def test_a_kill_in_the_first_or_last_moment_leaves_what_can_be_gone_on_with(
     tmp_path: Path, listing: Listing, recipe: build.Recipe
 ) -> None:
