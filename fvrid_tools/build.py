@@ -318,9 +318,9 @@ class ShardTask:
         sizes = {(row.source, row.source_path): size for row, size in stored}
         for record in self.records:
             size = sizes.get((record.source, record.source_path))
-            if size is not None and record.image is None and record.path.exists():
-                if record.path.stat().st_size != size:
-                    return record.path
+            here = size is not None and record.image is None and record.path.exists()
+            if here and record.path.stat().st_size != size:
+                return record.path
         return None
 
     def make(self, progress: Progress) -> ShardWriter:

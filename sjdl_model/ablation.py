@@ -294,8 +294,7 @@ class RunTask:
             if not self._is_trained():
                 train(synthetic, trained_real, self.recipe, self.folder, counterparts=known, resume=True)
             tests = {"synthetic": synthetic, "real": known if arm.tested == "clear" else real}
-            defogger = _open_defogger(arm.tested, self.out, self.recipe)
-            scores = score(self.folder, self.recipe, arm, tests, counterparts, defogger)
+            scores = score(self.folder, self.recipe, arm, tests, counterparts, self.out)
             stored = {"inputs": inputs, "scores": scores}
             files.write_atomic(path, json.dumps(stored) + "\n")
         return {**stored["scores"], "recipe": to_toml(self.asked), "images": self.images()}
@@ -317,8 +316,8 @@ def _check_recipe(run: Path, recipe: Recipe) -> None:
         raise DataError(f"{run} is of another recipe; name another --out.")
 
 
-def _open_defogger(name: str, out: Path, recipe: Recipe) -> Defogger | None:
-    """(B, 3, H, W) foggy -> without fog, by one of arms.DEFOGGERS; None for images as they are."""
+def _open_defogger(name: str, out: Path, recipe: Recipe, domain: str) -> Defogger | None:
+    """(B, 3, H, W) foggy of a domain -> without fog, by one of arms.DEFOGGERS; None for images as they are."""
     if name == "dark_channel_prior":
         return dark_channel_prior.defog
     device = pick_device(recipe.device)
@@ -327,7 +326,9 @@ def _open_defogger(name: str, out: Path, recipe: Recipe) -> Defogger | None:
         restorer.load_state_dict(load_file(out / "restorer" / WEIGHTS))
         return restorer.to(device).eval().defog
     if name == "firm":
-        return load_network(out / "runs" / "sjdl" / str(recipe.seed) / WEIGHTS)[0].to(device).defog
+        net, _ = load_network(out / "runs" / "sjdl" / str(recipe.seed) / WEIGHTS)
+        net.use_statistics_of(domain)
+        return net.to(device).defog
     return None
 
 
@@ -337,21 +338,15 @@ def score(
     arm: Arm,
     tests: dict[str, Dataset | None],
     counterparts: Dataset | None,
-    defogger: Defogger | None = None,
+    out: Path,
 ) -> dict[str, Any]:
     """Scores of a run on the test sets by name and domain, each mAP with its 95 % interval over the queries; PSNR (dB)
-    and SSIM of the defogged images against the clear ones, where these are known."""
+    and SSIM of the defogged images against the clear ones, where these are known.
+
+    tests: by domain; clear counterparts of real images are of the real domain.  out: the ablation's folder."""
     device = pick_device(recipe.device)
     set_precision("float32", device)
     net, architecture = load_network(run / WEIGHTS)
-    embedder = Embedder(
-        net=net,
-        size=architecture.image_size,
-        before_bn=True,
-        workers=recipe.workers,
-        device=device,
-        defogger=defogger,
-    )
     condition = {"clear": "clear", "foggy": "foggy"}.get(arm.tested, "defogged")
     found: dict[str, Any] = {}
     for domain, data in tests.items():
@@ -359,15 +354,25 @@ def score(
             found[f"mAP_{domain}"] = None
             continue
         test = TestSet(data, queries="all")
+        defogger = _open_defogger(arm.tested, out, recipe, domain)
+        embedder = Embedder(
+            net=net,
+            size=architecture.image_size,
+            before_bn=True,
+            workers=recipe.workers,
+            device=device,
+            defogger=defogger,
+            domain=domain,
+        )
         before = embedder(test.data, condition)
         with torch.inference_mode():
             after = net.embedding_of(torch.from_numpy(before).to(device)).cpu().numpy()
-        scores = test.score(after, after)
+        scores = test.score(after, after, device=device)
         found |= {f"{name}_{domain}": value for name, value in scores.summary().items()}
         found[f"mAP_{domain}_interval"] = scores.intervals()["mAP"]
-        found[f"mAP_{domain}_before_bn"] = test.score(before, before).mAP
+        found[f"mAP_{domain}_before_bn"] = test.score(before, before, device=device).mAP
         unit = torch.nn.functional.normalize(torch.from_numpy(after)).numpy()  # zeros, of a collapsed network, stay
-        found[f"mAP_{domain}_unit"] = test.score(unit, unit).mAP
+        found[f"mAP_{domain}_unit"] = test.score(unit, unit, device=device).mAP
         precisions = np.round(scores.average_precision, 4).tolist()  # of each query
         found[f"average_precision_{domain}"] = [None if np.isnan(one) else one for one in precisions]
         truth = test.data if domain == "synthetic" else counterparts

@@ -47,16 +47,17 @@ class Backbone(nn.Module):
         self.stages: Any
         self.channels: list[int]
         self.strides: list[int]
+        given = _read_weights(pretrained) if isinstance(pretrained, str) else None
         if transreid is not None:
-            self.stages = _create_transreid(name, pretrained, *transreid)
+            self.stages = _create_transreid(name, pretrained, given, *transreid)
             self.channels, self.strides = self.stages.channels, self.stages.strides
             self._normalise_as(self.stages.pretrained_cfg)
             return
-        published = _with_instance_norms(pretrained)
+        published = given if given and any(".IN." in key for key in given) else None
         if published and not ibn:
             raise ConfigError(f"{pretrained}: weights of a network with instance norms; set ibn=true.")
-        source = False if published else pretrained
-        self.stages = _create(name, source)
+        source = (False, None) if published else (pretrained, given)
+        self.stages = _create(name, *source)
         self.channels, self.strides = self.stages.feature_info.channels(), self.stages.feature_info.reduction()
         if last_stride != 2:
             shortened = [*self.strides[:3], self.strides[3] // 2]
@@ -65,7 +66,7 @@ class Backbone(nn.Module):
             elif last_stride == 1:
                 raise ConfigError(f"backbone {name} cannot have last_stride=1; set last_stride=2.")
             else:
-                self.stages = _create(name, source)
+                self.stages = _create(name, *source)
         if ibn and not norms.mix_instance_norm(self.stages, self.stages.feature_info.module_name()[:3]):
             raise ConfigError(f"backbone {name} cannot have ibn: it is of ResNets; set ibn=false.")
         if published:
@@ -83,32 +84,42 @@ class Backbone(nn.Module):
         """
         normal = norms.local_contrast(image) if self.local_contrast else (image - self.mean) / self.std
         maps: list[Tensor] = self.stages(normal, camera) if self.takes_cameras else self.stages(normal)
-        return maps
+        last = getattr(self.stages, "output_fmt", "NCHW") == "NHWC"  # as of Swin
+        return [one.permute(0, 3, 1, 2) for one in maps] if last else maps
 
 
-def _create_transreid(name: str, pretrained: bool | str, size: int, cameras: int) -> TransReID:
-    options = {"pretrained_cfg_overlay": {"file": pretrained}} if isinstance(pretrained, str) else {}
-    return cast(
-        TransReID, _made(name, pretrained, lambda: TransReID(name, size, cameras, pretrained, **options), "vit.")
-    )
+def _create_transreid(
+    name: str, pretrained: bool | str, given: dict[str, Tensor] | None, size: int, cameras: int
+) -> TransReID:
+    def make() -> TransReID:
+        return TransReID(name, size, cameras, pretrained, **_as_timm_takes(given))
+
+    return cast(TransReID, _made(name, pretrained, make, "vit."))
 
 
-def _create(name: str, pretrained: bool | str) -> Any:
-    options: dict[str, Any] = {"features_only": True, "out_indices": (-4, -3, -2, -1)}
-    if isinstance(pretrained, str):
-        options["pretrained_cfg_overlay"] = {"file": pretrained}
-    return _made(name, pretrained, lambda: timm.create_model(name, pretrained=bool(pretrained), **options))
+def _create(name: str, pretrained: bool | str, given: dict[str, Tensor] | None) -> Any:
+    def make() -> Any:
+        stages = {"features_only": True, "out_indices": (-4, -3, -2, -1)}
+        return timm.create_model(name, pretrained=bool(pretrained), **stages, **_as_timm_takes(given))
+
+    return _made(name, pretrained, make)
 
 
-def _with_instance_norms(pretrained: bool | str) -> dict[str, Tensor]:
-    """The tensors of a weights file of IBN-Net-a; none of another file, or of one that cannot be read."""
-    if not isinstance(pretrained, str):
-        return {}
+def _read_weights(file: str) -> dict[str, Tensor]:
+    """The tensors of a weights file. Read here, as some of timm's versions would run code that a file holds.
+
+    Raises ConfigError where it is none.
+    """
     try:
-        found = timm.models.load_state_dict(pretrained, weights_only=True)
-    except Exception:  # of many kinds; the one who needs the file says what is wrong
-        return {}
-    return found if any(".IN." in key for key in found) else {}
+        found = timm.models.load_state_dict(file, weights_only=True)
+    except Exception as error:  # of many kinds
+        raise ConfigError(f"{file}: not a weights file ({_first_line(error)}); name another.") from None
+    return dict(found)
+
+
+def _as_timm_takes(given: dict[str, Tensor] | None) -> dict[str, Any]:
+    """The option that makes timm load these tensors; it changes the dict."""
+    return {} if given is None else {"pretrained_cfg_overlay": {"state_dict": dict(given)}}
 
 
 def _fill(stages: nn.Module, found: dict[str, Tensor], problem: str) -> None:

@@ -10,11 +10,9 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from fvrid_tools.files import write_atomic
 
-from .config import DataError
 from .metrics import SCORES
 from .network import WEIGHTS
-from .report import RECIPE
-from .tables import COLUMNS
+from .report import RECIPE, read_results, read_text
 
 CARD = "README.md"
 
@@ -28,19 +26,6 @@ def write_card(run: Path) -> None:
         facts: dict[str, str] = file.metadata()
         parameters = sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
     write_atomic(run / CARD, _card(run, facts, parameters, read_results(run)))
-
-
-def read_results(run: Path) -> dict[str, dict[str, Any]]:
-    """Every eval-*.json of a run, by what the star stands for. Raises DataError where one is not a result."""
-    results = {}
-    for path in sorted(run.glob("eval-*.json")):
-        try:
-            result = json.loads(path.read_text(encoding="utf-8"))
-            [result[name] for name in (*COLUMNS, "domain", "images", "protocol")]
-        except (ValueError, KeyError, TypeError):
-            raise DataError(f"{path}: not a result of sjdl eval; remove it and run sjdl eval again.") from None
-        results[path.stem.removeprefix("eval-")] = result
-    return results
 
 
 def _card(run: Path, facts: dict[str, str], parameters: int, results: dict[str, dict[str, Any]]) -> str:
@@ -112,7 +97,7 @@ applies. The defogging branch makes images that look likely, not measurements of
 ## Recipe
 
 ```toml
-{(run / RECIPE).read_text(encoding="utf-8").strip()}
+{read_text(run / RECIPE).strip()}
 ```
 """
 

@@ -19,10 +19,13 @@ CHECKPOINT = "checkpoint.pt"
 
 
 def git_revision() -> str:
-    """The commit of this code, with "+" where files were changed since; "unknown" outside a repository."""
+    """The commit of this code, with "+" where files were changed since; "unknown" where no repository has it, which
+    one around an environment that it is installed in does not."""
+    tracked = ["git", "ls-files", "--error-unmatch", Path(__file__).name]
     command = ["git", "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]
     try:
-        found = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+        for each in (tracked, command):
+            found = subprocess.run(each, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return found.stdout.strip()

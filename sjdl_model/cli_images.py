@@ -22,6 +22,14 @@ FEATURE = click.option(
     show_default=True,
     help="Which embedding.",
 )
+DOMAIN = click.option(
+    "--domain",
+    type=click.Choice(("real", "synthetic")),
+    default="real",
+    show_default=True,
+    help="Whose statistics of batch norm to use, where the network keeps them apart; of images in fog that was added,"
+    " synthetic.",
+)
 DEVICE = click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ...")
 WORKERS = click.option(
     "--workers", type=click.IntRange(min=0), default=2, show_default=True, help="Processes that decode images."
@@ -48,6 +56,7 @@ def _embedding_options(command: Any) -> Any:
             show_default=True,
             help="Embed the images as they are, or what the network's defogging makes of them.",
         ),
+        DOMAIN,
         FEATURE,
     )
     for option in options:
@@ -91,13 +100,15 @@ def _enough_memory(advice: str) -> Iterator[None]:
         raise click.ClickException(f"{what}; {advice}.") from None
 
 
-def _trained(weights: Path, device: str) -> "Trained":
+def _trained(weights: Path, device: str, domain: str) -> "Trained":
     from .devices import pick_device, set_precision
     from .inference import load_trained
 
     chosen = pick_device(device)
     set_precision("float32", chosen)
-    return load_trained(weights, chosen)
+    trained = load_trained(weights, chosen)
+    trained.net.use_statistics_of(domain)
+    return trained
 
 
 def _embed(
@@ -139,6 +150,7 @@ def embed(
     named: tuple[Path, ...],
     out: Path,
     feature: str,
+    domain: str,
     condition: str,
     device: str,
     workers: int,
@@ -152,11 +164,11 @@ def embed(
     from .inference import Embeddings, check_output, find_images
 
     paths = find_images(named)
-    trained = _trained(weights, device)
+    trained = _trained(weights, device, domain)
     check_output(out, [*paths, weights])
     refusals = _Refusals()
     used, embeddings = _embed(trained, paths, refusals, "embed", feature, condition, workers=workers, batch=batch)
-    made_by = {"weights_sha256": trained.sha256, "feature": feature, "images": condition}
+    made_by = {"weights_sha256": trained.sha256, "feature": feature, "images": condition, "domain": domain}
     Embeddings.of(used, embeddings, **made_by).save(out)
     click.echo(f"{out}: {len(used)} embeddings of {embeddings.shape[1]} dimensions")
     refusals.end(len(paths))
@@ -183,6 +195,7 @@ def search(
     as_json: bool,
     picture: Path | None,
     feature: str,
+    domain: str,
     condition: str,
     device: str,
     workers: int,
@@ -200,7 +213,7 @@ def search(
     paths = inference.find_images([gallery]) if known is None else known.places()
     if picture is not None:
         inference.check_picture(picture, len(queries), min(top, len(paths)) + 1)
-    trained = _trained(weights, device)
+    trained = _trained(weights, device, domain)
     if picture is not None:
         inference.check_output(picture, [*queries, *paths, weights, gallery])
     refusals = _Refusals()
@@ -209,7 +222,7 @@ def search(
         found, rows = _embed(trained, paths, refusals, "gallery", **options)
         names = [str(path) for path in found]
     else:
-        made_by = {"weights_sha256": trained.sha256, "feature": feature, "images": condition}
+        made_by = {"weights_sha256": trained.sha256, "feature": feature, "images": condition, "domain": domain}
         known.check_same(gallery, trained.net.neck.num_features, **made_by)
         found, rows, names = paths, known.embeddings, known.images
     asked, embeddings = _embed(trained, queries, refusals, "queries", **options)
@@ -248,9 +261,12 @@ def search(
     show_default=True,
     help="Pixels: larger images are shrunk for the network, and its result is enlarged again.",
 )
+@DOMAIN
 @DEVICE
 @WORKERS
-def defog(weights: Path, named: tuple[Path, ...], out: Path, max_side: int, device: str, workers: int) -> None:
+def defog(
+    weights: Path, named: tuple[Path, ...], out: Path, max_side: int, domain: str, device: str, workers: int
+) -> None:
     """Take the fog away: DIR/NAME.png for each image file, and for all those below folders, at its own size.
 
     Folders below one that is named are kept, and no input is ever overwritten. Images that cannot be used are named and
@@ -261,7 +277,7 @@ def defog(weights: Path, named: tuple[Path, ...], out: Path, max_side: int, devi
     from .inference import defog_files, defog_targets
 
     targets = defog_targets(named, out)
-    trained = _trained(weights, device)
+    trained = _trained(weights, device, domain)
     make_folder(out)
     refusals = _Refusals()
     with _bar(len(targets), "defog") as progress, _enough_memory("lower --max-side"):
@@ -275,8 +291,9 @@ def defog(weights: Path, named: tuple[Path, ...], out: Path, max_side: int, devi
 @click.option("--format", "form", type=click.Choice(("onnx",)), required=True, help="What to write.")
 @click.option("-o", "--out", type=PATH, required=True, metavar="FILE.onnx", help="The file to write.")
 @FEATURE
+@DOMAIN
 @click.option("--batch", type=click.IntRange(min=1), help="A fixed number of images.  [default: any number]")
-def export(weights: Path, form: str, out: Path, feature: str, batch: int | None) -> None:
+def export(weights: Path, form: str, out: Path, feature: str, domain: str, batch: int | None) -> None:
     """Write the re-identification branch for other runtimes: "image" -> "embedding", without the defogging branch.
 
     "image" is (batch, 3, S, S) float32 in [0, 1], S the size that the network was trained at; normalisation is inside.
@@ -291,7 +308,7 @@ def export(weights: Path, form: str, out: Path, feature: str, batch: int | None)
     except ImportError as error:
         raise click.ClickException(f"{error}; install the packages with pip install 'fvrid[onnx]'.") from None
 
-    trained = _trained(weights, "cpu")
+    trained = _trained(weights, "cpu", domain)
     check_output(out, [weights])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch and onnxscript, about each other: nothing that a user could mend
@@ -300,7 +317,7 @@ def export(weights: Path, form: str, out: Path, feature: str, batch: int | None)
             trained.size,
             before_bn=feature == "before-bn",
             batch=batch,
-            facts={"weights_sha256": trained.sha256},
+            facts={"weights_sha256": trained.sha256, "domain": domain},
         )
     with writing(out) as unfinished:
         unfinished.write_bytes(model.SerializeToString())

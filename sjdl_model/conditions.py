@@ -31,11 +31,16 @@ class InFog:
     beta: float  # per unit of d
 
     def __call__(self, sample: Sample) -> NDArray[np.uint8]:
-        """-> (H, W, 3) uint8. Of the synthetic domain."""
+        """-> (H, W, 3) uint8. Of datasets that `knows_fog` holds of."""
         clear = images_of.clear(sample)
         if sample.depth is None or not self.beta:
             return clear
         return images.to_uint8(add_fog(clear.astype(np.float32) / 255, sample.depth, self.beta, sample.airlight))
+
+
+def knows_fog(data: Dataset) -> bool:
+    """Whether the beta and airlight of its images are known; not of real fog, nor of fog that a source brought."""
+    return isinstance(data.info.get("fog"), dict)
 
 
 def conditions_of(data: Dataset, defogs: bool = True) -> list[str]:
@@ -54,7 +59,9 @@ def matrix(
     """
     found = {condition: embedder(test.data, condition) for condition in conditions_of(test.data, defogs)}
     results = [
-        test.result(test.score(found[one], found[other], rerank), one, other, before_bn=embedder.before_bn)
+        test.result(
+            test.score(found[one], found[other], rerank, embedder.device), one, other, before_bn=embedder.before_bn
+        )
         for one in found
         for other in found
         if one == other or test.protocol != "vehicleid"
@@ -68,14 +75,14 @@ def visibility_curve(
     """Score the test images in fog drawn afresh with each beta, queries and gallery alike; beta 0 is the clear image.
 
     -> a point a beta: "beta", "visibility_m", "transmission" (mean of t = exp(-beta d) over the pixels) and the result.
-    Of synthetic datasets.
+    Of datasets that `knows_fog` holds of.
     """
     spaced = np.linspace(0, len(test.data) - 1, min(_LOOKED_AT, len(test.data))).round().astype(int)
     depths = [sample.depth for i in spaced if (sample := test.data[int(i)]).depth is not None]
     points = []
     for beta in betas:
         found = embedder(test.data, "foggy", InFog(beta))
-        scores = test.score(found, found, rerank)
+        scores = test.score(found, found, rerank, embedder.device)
         points.append(
             {
                 "beta": beta,
@@ -123,8 +130,7 @@ def defogging_quality(
 
 def _pairs(embedder: Embedder, data: Dataset, truth: Dataset) -> Iterator[tuple[Tensor, Tensor]]:
     """(B, 3, S, S) foggy and clear, in [0, 1]."""
-    embedder.net.to(embedder.device).eval()
-    embedder.net.use_statistics_of(data.info["domain"])
+    embedder.make_ready_for(data)
     row_of = {row.image_id: row for row in truth.rows}
     truth = truth.take([row_of[row.image_id] for row in data.rows])
     foggy, clear = (

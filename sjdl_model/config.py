@@ -143,9 +143,13 @@ def read_recipe(name_or_path: str, changes: Iterable[str] = ()) -> Recipe:
     """
     path = _find(name_or_path)
     values = _read(path)
-    base = values.pop("base", None)
-    if base is not None:
-        values = _over(_read(_find(str(base))), values)
+    passed = {path}
+    while (base := values.pop("base", None)) is not None:
+        below = _find(str(base))
+        if below in passed:
+            raise ConfigError(f"{path}: base = {str(base)!r} leads in a circle; take a base out.")
+        passed.add(below)
+        values = _over(_read(below), values)
     for change in changes:
         _set(values, change)
     return from_dict(values, str(path))

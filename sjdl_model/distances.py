@@ -130,8 +130,12 @@ class Euclidean:
         return found
 
 
-def gpu() -> Any:
-    """torch's device of a GPU, or None."""
+def multiplier(device: Any = None) -> Any:
+    """The torch.device, for `Euclidean`, of a device or its name; of None that of a GPU where there is one. None where
+    NumPy is to multiply."""
     import torch
 
-    return torch.device("cuda") if torch.cuda.is_available() else None
+    if device is None:
+        return torch.device("cuda") if torch.cuda.is_available() else None
+    device = torch.device(device)
+    return None if device.type == "cpu" else device

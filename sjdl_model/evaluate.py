@@ -23,7 +23,6 @@ from .rerank import Rerank
 BATCH = 64
 CPU = torch.device("cpu")
 CONDITIONS = ("foggy", "clear", "defogged")
-PROTOCOLS = ("auto", "camera-aware", "camera-less", "vehicleid")
 
 Progress = Callable[[int], None]
 Defogger = Callable[[Tensor], Tensor]  # (B, 3, H, W) in [0, 1] -> the same without fog
@@ -87,19 +86,25 @@ class Embedder:
     workers: int = 0
     device: torch.device = CPU
     defogger: Defogger | None = None  # None: the network's own FIRM
+    domain: str | None = None  # whose running statistics normalise, where they are kept apart; None: the dataset's own
     progress: Progress = lambda count: None
 
     def defog(self, foggy: Tensor) -> Tensor:
         """(B, 3, S, S) in [0, 1] -> the same without fog."""
         return (self.defogger or self.net.defog)(foggy).float()
 
+    def make_ready_for(self, data: Dataset) -> None:
+        """Move the network to the device, and have it normalise as images of a dataset need it."""
+        self.net.to(self.device).eval()
+        self.net.use_statistics_of(self.domain or data.info["domain"])
+
     def __call__(self, data: Dataset, condition: str, pick: Pick | None = None) -> NDArray[np.float32]:
         """(N, D) of a dataset's images in one of CONDITIONS, or as `pick` makes them of the samples."""
         chosen = pick or (images_of.clear if condition == "clear" else images_of.foggy)
         mine = data.take(data.rows[processes.share(len(data))])
-        self.net.use_statistics_of(data.info["domain"])
+        self.make_ready_for(data)
         found = embed(
-            self.net.to(self.device),
+            self.net,
             image_batches(ImageSet(mine, self.size, chosen), BATCH, self.workers, self.device),
             defog=self.defog if condition == "defogged" else None,
             before_bn=self.before_bn,
@@ -142,22 +147,30 @@ class TestSet:
         self.labels = numbered([row.identity for row in rows], [])[0]
         self.cameras = numbered(places, [])[0]
         if protocol != "vehicleid":
-            check_matches(
-                *(self.labels[part] for part in (self.query, self.gallery)),
-                *(self.cameras[part] for part in (self.query, self.gallery)),
-            )
+            try:
+                check_matches(
+                    *(self.labels[part] for part in (self.query, self.gallery)),
+                    *(self.cameras[part] for part in (self.query, self.gallery)),
+                )
+            except DataError as error:
+                raise DataError(f"{dataset.folder}: {error}.") from None
 
     def score(
-        self, of_queries: NDArray[Any], of_gallery: NDArray[Any], rerank: Rerank | None = None
+        self,
+        of_queries: NDArray[Any],
+        of_gallery: NDArray[Any],
+        rerank: Rerank | None = None,
+        device: torch.device = CPU,
     ) -> RetrievalScores:
         """of_queries, of_gallery: (N, D) embeddings of all test images, as they are to serve as queries and gallery.
+        device: that multiplies.
 
         Raises DataError where they are not finite; ConfigError for VehicleID's protocol re-ranked or across conditions.
         """
         if self.protocol == "vehicleid":
             if rerank or of_queries is not of_gallery:
                 raise ConfigError("VehicleID's protocol is for one condition, without re-ranking.")
-            return evaluate_vehicleid(of_queries, self.labels)
+            return evaluate_vehicleid(of_queries, self.labels, device=device)
         return evaluate(
             of_queries[self.query],
             of_gallery[self.gallery],
@@ -167,6 +180,7 @@ class TestSet:
             self.cameras[self.gallery].tolist(),
             rerank=rerank,
             rule=self._rule(),
+            device=device,
         )
 
     def _rule(self) -> str | None:
@@ -218,7 +232,7 @@ def evaluate_dataset(
     conditions = list(dict.fromkeys((images, gallery_images or images)))
     check_conditions(test.data, conditions)
     found = {condition: embedder(test.data, condition) for condition in conditions}
-    scores = test.score(found[conditions[0]], found[conditions[-1]], rerank)
+    scores = test.score(found[conditions[0]], found[conditions[-1]], rerank, embedder.device)
     return test.result(scores, images, gallery_images, before_bn=embedder.before_bn)
 
 

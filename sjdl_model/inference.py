@@ -182,7 +182,8 @@ def embed_images(
     progress: Progress = lambda count: None,
     refused: Refused = _stop,
 ) -> NDArray[np.float32]:
-    """(N, D) embeddings of image files resized to size x size, on the network's device; what `sjdl eval` ranks by.
+    """(N, D) embeddings of image files resized to size x size, on the network's device; what `sjdl eval` ranks by,
+    of images of the domain that `net.use_statistics_of` was told last (a loaded network: real).
 
     defog: of the images that the FIRM makes of them.  workers: processes that decode.  Rows are those of the paths that
     were not refused; (0, 0) where all were.
@@ -353,7 +354,7 @@ def defog_image(net: SJDL, image: Uint8Image, max_side: int = MAX_SIDE) -> Uint8
 
     The network sees the image at its own size, mirrored at the right and the bottom to multiples of 32 pixels; where a
     side is longer than `max_side` it sees a smaller one, and its result is enlarged again.
-    Raises DataError where the weights give what is not a number.
+    Raises DataError where the weights give what is not a number, or the backbone takes images of one size only.
     """
     return _defog(net, images.shrink(image, max_side), *image.shape[:2])
 
@@ -365,7 +366,13 @@ def _defog(net: SJDL, image: Uint8Image, height: int, width: int) -> Uint8Image:
     padded = np.pad(image, ((0, -h % _STRIDE), (0, -w % _STRIDE), (0, 0)), mode="symmetric")
     device = next(net.parameters()).device
     foggy = torch.from_numpy(padded).to(device).permute(2, 0, 1)[None].float() / 255
-    clear = net.eval().defog(foggy)[..., :h, :w].float()
+    try:
+        clear = net.eval().defog(foggy)[..., :h, :w].float()
+    except AssertionError:  # of timm, where a backbone takes one size
+        raise DataError(
+            f"the network's backbone takes images of {net.image_size} pixels a side only, and {h} x {w} would be"
+            " defogged; take weights of another backbone."
+        ) from None
     if not torch.isfinite(clear).all():
         raise DataError("the defogged image is not finite, so the weights are broken; take others.")
     if (h, w) != (height, width):

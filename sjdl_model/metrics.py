@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .config import DataError
-from .distances import Euclidean, embeddings, gpu
+from .distances import Euclidean, embeddings, multiplier
 from .rerank import KReciprocal, Rerank
 
 SCORES = ("mAP", "CMC@1", "CMC@5", "CMC@10", "mINP")
@@ -76,6 +76,7 @@ def evaluate(
     ranks: int = 50,
     rerank: Rerank | None = None,
     rule: str | None = None,
+    device: Any = None,
 ) -> RetrievalScores:
     """Rank the gallery for each query by Euclidean distance and score the ranking.
 
@@ -87,7 +88,8 @@ def evaluate(
     rerank: rank by k-reciprocal distances instead (Zhong et al. 2017).  rule: what the protocol says of the images left
     out, where the cameras stand for something else.
 
-    A GPU multiplies where there is one. Beyond the embeddings about 100 MB are held.
+    device: torch's, or its name, that multiplies; None: a GPU where there is one.
+    Beyond the embeddings about 100 MB are held.
     Raises DataError where shapes disagree, an embedding is not finite, an id is not a whole number, the gallery is of
     one vehicle, or no query has a match.
     """
@@ -103,26 +105,33 @@ def evaluate(
     if rows[0].shape[1] != rows[1].shape[1]:
         raise DataError(f"query {rows[0].shape} and gallery {rows[1].shape} must have the same dimensions")
     check_matches(*labels, *cameras)
-    device = gpu()
-    ordering = Euclidean(*rows, device) if rerank is None else KReciprocal(*rows, rerank, device)
+    on = multiplier(device)
+    ordering = Euclidean(*rows, on) if rerank is None else KReciprocal(*rows, rerank, on)
     found = _rank(ordering, *labels, *cameras)
     distance = "Euclidean" if rerank is None else str(rerank)
     return _scores(found, min(ranks, len(rows[1])), _protocol(*cameras, found, distance, rule))
 
 
 def evaluate_vehicleid(
-    rows: ArrayLike, ids: Sequence[int] | NDArray[Any], folds: int = FOLDS, seed: int = 0, ranks: int = 50
+    rows: ArrayLike,
+    ids: Sequence[int] | NDArray[Any],
+    folds: int = FOLDS,
+    seed: int = 0,
+    ranks: int = 50,
+    device: Any = None,
 ) -> RetrievalScores:
     """VehicleID's protocol (Liu et al. 2016): one random image of each vehicle is the gallery, the rest are queries,
     cameras are not looked at, and the scores are means over ten such draws.
 
     rows: (N, D), ids: (N,) whole numbers.  Of each fold's queries in turn are `average_precision` and its like.
+    device: as in `evaluate`.
     Raises DataError as `evaluate`.
     """
     every, labels = embeddings(rows, "test"), whole_numbers(ids, "test")
     if len(every) != len(labels):
         raise DataError(f"{len(every)} embeddings need as many ids, not {len(labels)}")
     draws = np.random.default_rng(seed)
+    on = multiplier(device)
     parts = []
     for _ in range(folds):
         mixed = draws.permutation(len(labels))
@@ -130,7 +139,7 @@ def evaluate_vehicleid(
         rest = np.setdiff1d(np.arange(len(labels)), first)
         unknown = np.full(len(rest), -1), np.full(len(first), -1)
         check_matches(labels[rest], labels[first], *unknown)
-        ranked = _rank(Euclidean(every[rest], every[first], gpu()), labels[rest], labels[first], *unknown)
+        ranked = _rank(Euclidean(every[rest], every[first], on), labels[rest], labels[first], *unknown)
         parts.append(ranked._replace(query=rest))
     found = _Ranked(*(np.concatenate(column) for column in zip(*parts, strict=True)))
     vehicles = len(np.unique(labels))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from . import norms
 from .backbone import Backbone
-from .config import DataError
+from .config import ConfigError, DataError
 from .firm import FIRM
 
 WEIGHTS = "weights.safetensors"
@@ -189,6 +189,21 @@ class Architecture(NamedTuple):
         )
         net.cameras = {name: number for number, name in enumerate(self.cameras)}
         return net
+
+
+@torch.no_grad()
+def check_image_size(net: SJDL, size: int) -> None:
+    """Raises ConfigError where a network cannot take images of size x size pixels, as some backbones take one size."""
+    training = net.training
+    try:
+        net.eval().defog(torch.zeros(1, 3, size, size, device=next(net.parameters()).device))
+    except (RuntimeError, AssertionError, ValueError, TypeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
+        raise ConfigError(
+            f"the backbone cannot take images of {size} x {size} pixels ({reason}); set another image_size or backbone."
+        ) from None
+    finally:
+        net.train(training)
 
 
 def load_network(path: Path) -> tuple[SJDL, Architecture]:

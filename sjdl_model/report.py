@@ -13,6 +13,7 @@ from fvrid_tools.dataset import Dataset
 from fvrid_tools.files import write_atomic
 from fvrid_tools.images import Uint8Image
 
+from .config import DataError
 from .data import ImageSet, foggy, image_batches
 from .metrics import SCORES
 from .network import SJDL
@@ -32,7 +33,7 @@ def write_examples(run: Path, net: SJDL, data: Dataset, size: int, device: torch
     part = data.select(split="query")
     part = part if len(part) else data
     chosen = part.take([part.rows[int(i)] for i in np.linspace(0, len(part) - 1, min(count, len(part))).round()])
-    net.eval()
+    net.to(device).eval()
     net.use_statistics_of(data.info["domain"])
     rows = []
     for sample, batch in zip(chosen, image_batches(ImageSet(chosen, size, foggy), 1, 0, device), strict=True):
@@ -53,10 +54,31 @@ def _join(parts: list[Uint8Image], axis: int) -> Uint8Image:
     return np.ascontiguousarray(np.concatenate(spaced, axis=axis))
 
 
+def read_text(path: Path) -> str:
+    """Of a file of a run; "" where it is not there, as where only the weights are."""
+    return path.read_text(encoding="utf-8") if path.exists() else ""
+
+
+def read_results(run: Path) -> dict[str, dict[str, Any]]:
+    """Every eval-*.json of a run, by what the star stands for. Raises DataError where one is not a result."""
+    results = {}
+    for path in sorted(run.glob("eval-*.json")):
+        try:
+            result = json.loads(path.read_text(encoding="utf-8"))
+            [result[name] for name in (*SCORES, "domain", "images", "protocol")]
+        except (ValueError, KeyError, TypeError):
+            raise DataError(f"{path}: not a result of sjdl eval; remove it and run sjdl eval again.") from None
+        results[path.stem.removeprefix("eval-")] = result
+    return results
+
+
 def write_report(run: Path) -> None:
-    """Write report.html from metrics.jsonl, recipe.toml, eval-*.json and examples-*.jpg."""
-    epochs = [json.loads(line) for line in (run / METRICS).read_text(encoding="utf-8").splitlines()]
-    results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(run.glob("eval-*.json"))]
+    """Write report.html from metrics.jsonl, recipe.toml, eval-*.json and examples-*.jpg, those that there are.
+
+    Raises DataError where a result cannot be read.
+    """
+    epochs = [json.loads(line) for line in read_text(run / METRICS).splitlines()]
+    results = list(read_results(run).values())
     examples = {
         path.stem.removeprefix("examples-"): page.data_uri(path.read_bytes()) for path in run.glob("examples-*.jpg")
     }
@@ -64,7 +86,7 @@ def write_report(run: Path) -> None:
         "sjdl_model",
         "report.html.j2",
         title=f"SJDL run: {run.resolve().name}",
-        recipe=(run / RECIPE).read_text(encoding="utf-8"),
+        recipe=read_text(run / RECIPE),
         results=results,
         scores=SCORES,
         charts=_charts(epochs) if epochs else [],

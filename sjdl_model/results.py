@@ -15,7 +15,7 @@ from fvrid_tools.files import write_atomic
 
 from . import processes
 from .card import write_card
-from .conditions import BETAS, conditions_of, defogging_quality, matrix, visibility_curve
+from .conditions import BETAS, conditions_of, defogging_quality, knows_fog, matrix, visibility_curve
 from .devices import pick_device, set_precision
 from .evaluate import Embedder, Result, TestSet, check_conditions, evaluate_dataset, has_clear
 from .network import SJDL, WEIGHTS, load_network
@@ -76,9 +76,9 @@ def study(
 ) -> dict[str, Any]:
     """Score a run under every condition, and write results.json and results.html into it.
 
-    datasets: the synthetic, the real, or both. Per dataset the matrix {foggy, clear, defogged} x the same; of the
-    synthetic the curve over fog redrawn with each beta; PSNR and SSIM where there are clear images; rank lists and the
-    embeddings in two dimensions. -> what results.json holds, by domain.
+    datasets: the synthetic, the real, or both. Per dataset the matrix {foggy, clear, defogged} x the same; the curve
+    over fog redrawn with each beta, where the airlight is known; PSNR and SSIM where there are clear images; rank lists
+    and the embeddings in two dimensions. -> what results.json holds, by domain.
     """
     tests = [TestSet(data, scoring.queries, scoring.protocol) for data in datasets]
     net, size = _load(run / WEIGHTS)
@@ -92,7 +92,7 @@ def study(
             results, embeddings = matrix(embedder, test, defogs, scoring.rerank)
             found[domain] = {
                 "matrix": [result.to_json() for result in results],
-                "curve": visibility_curve(embedder, test, betas, scoring.rerank) if domain == "synthetic" else [],
+                "curve": visibility_curve(embedder, test, betas, scoring.rerank) if knows_fog(test.data) else [],
                 "quality": defogging_quality(embedder, test.data, defogs) if has_clear(test.data) else {},
             }
             if processes.rank() == 0:
@@ -123,8 +123,7 @@ def _of(results: list[dict[str, Any]], images: str, gallery_images: str | None =
 def _passes(test: TestSet, defogs: bool, betas: tuple[float, ...]) -> int:
     """How often each test image goes through the network."""
     conditions = len(conditions_of(test.data, defogs))
-    synthetic = test.data.info["domain"] == "synthetic"
-    return conditions + len(betas) * int(synthetic) + int(has_clear(test.data))
+    return conditions + len(betas) * int(knows_fog(test.data)) + int(has_clear(test.data))
 
 
 def _load(weights: Path) -> tuple[SJDL, int]:

@@ -29,7 +29,9 @@ class PKSampler:
         _, starts = np.unique(np.asarray(labels)[order], return_index=True)
         self._images = np.split(order, starts[1:])  # of each vehicle
         if len(self._images) < p:
-            raise DataError(f"{len(self._images)} vehicles to train on are fewer than p = {p}")
+            raise DataError(
+                f"{len(self._images)} vehicles to train on are fewer than p = {p}; lower p, or add vehicles."
+            )
         self._p, self._k, self._seed = p, k, seed
 
     def batch(self, step: int) -> list[Visit]:

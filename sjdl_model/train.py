@@ -34,7 +34,7 @@ from .config import DataError, Recipe, from_toml, same_run, to_toml
 from .devices import pick_device, set_precision
 from .domains import Domains
 from .engine import Clock, EpochLog, NotFiniteError, Step, Trainer, train_steps
-from .network import SJDL
+from .network import SJDL, check_image_size
 from .report import METRICS, RECIPE, write_examples, write_report
 from .restorer import Restorer, restorer_loss
 from .schedule import in_warmup, lr_factor
@@ -119,6 +119,7 @@ class _Run:
         set_precision(recipe.precision, device)
         torch.manual_seed(recipe.seed)
         self._net = _prepared(self._domains.architecture.build(recipe.pretrained if not resume else False), device)
+        check_image_size(self._net, recipe.image_size)
         self._facts = {"git": git_revision(), "data": self._domains.data_sha256, "recipe": to_toml(recipe)}
         self._trainer = Trainer(self._net, recipe, self._total_steps, device)
         self._step, self._log = 0, EpochLog()

@@ -16,7 +16,7 @@ from fvrid_tools.depth import open_estimator
 from fvrid_tools.fog import PRESETS
 from fvrid_tools.split import write_split
 from sjdl_model import SJDL, losses, transforms
-from sjdl_model.ablation import Data, ablate, validation_part
+from sjdl_model.ablation import Data, _open_defogger, ablate, validation_part
 from sjdl_model.arms import STANDARD, TOGETHER, chosen
 from sjdl_model.cli import cli
 from sjdl_model.compare import compare, over_seeds
@@ -227,6 +227,15 @@ def test_two_stage_arms_share_the_training_on_clear_images(ablated: tuple[list[s
     trained = read_recipe(str(out / "runs/triplet_clear/0/recipe.toml"))
     assert trained.images == "clear"
     assert trained.weights.identity == 0
+
+
+def test_networks_that_defog_for_others_have_the_statistics_of_the_images(ablated: tuple[list[str], Path]) -> None:
+    recipe = read_recipe("default", QUICK)
+    assert recipe.domain_statistics
+    for domain in ("synthetic", "real"):
+        defogger = _open_defogger("firm", ablated[1], recipe, domain)
+        assert defogger is not None
+        assert defogger.__self__.neck.of_real == (domain == "real")
 
 
 def test_what_cannot_be_done_is_said(built: Path, built_real: Path, counterparts: Path) -> None:

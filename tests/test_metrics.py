@@ -168,7 +168,7 @@ def test_multiplied_by_torch_as_by_numpy(monkeypatch: pytest.MonkeyPatch) -> Non
     ids = rng.integers(0, 20, 700)
     rows = rng.normal(size=(20, 32))[ids] + rng.normal(size=(700, 32))
     plain = metrics.evaluate(rows[:90], rows[90:], ids[:90], ids[90:])
-    monkeypatch.setattr(metrics, "gpu", lambda: torch.device("cpu"))
+    monkeypatch.setattr(metrics, "multiplier", lambda device: torch.device("cpu"))
     assert metrics.evaluate(rows[:90], rows[90:], ids[:90], ids[90:]).mAP == plain.mAP
 
 

@@ -1,12 +1,15 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from sjdl_model import SJDL
 from sjdl_model.backbone import Backbone
-from sjdl_model.config import ConfigError
+from sjdl_model.config import ConfigError, DataError
+from sjdl_model.inference import defog_image
+from sjdl_model.network import check_image_size
 
 
 @pytest.fixture(autouse=True)
@@ -101,13 +104,49 @@ def test_local_weights_are_loaded_and_nothing_else(tmp_path: Path) -> None:
     net = SJDL(2, 0, "resnet18", pretrained=str(tmp_path / "weights.pth"))
     assert torch.equal(net.backbone.stages.conv1.weight, model.conv1.weight)
     (tmp_path / "text.pth").write_text("not weights")
-    with pytest.raises(ConfigError, match=r"text\.pth: not weights of resnet18"):
+    with pytest.raises(ConfigError, match=r"text\.pth: not a weights file"):
         SJDL(2, 0, "resnet18", pretrained=str(tmp_path / "text.pth"))
     state = model.state_dict()
     del state["layer2.0.conv1.weight"]
     torch.save(state, tmp_path / "part.pth")
     with pytest.raises(ConfigError, match=r"part\.pth: not weights of resnet18 \(it lacks layer2\.0\.conv1\.weight\)"):
         SJDL(2, 0, "resnet18", pretrained=str(tmp_path / "part.pth"))
+
+
+def test_a_weights_file_cannot_run_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever timm would do with the file: its versions differ in how they read one."""
+    import timm
+
+    marker = tmp_path / "executed"
+    torch.save(Hostile(marker), tmp_path / "weights.pth")
+    monkeypatch.setattr(timm.models._helpers, "load_state_dict", lambda *_, **__: pytest.fail("timm was to read it"))
+    for options in ({}, {"ibn": True}, {"backbone": "vit_tiny_patch16_224", "transreid": (32, 0)}):
+        with pytest.raises(ConfigError, match=r"weights\.pth: not a weights file"):
+            SJDL(2, 0, **{"backbone": "resnet18", **options}, pretrained=str(tmp_path / "weights.pth"))
+    assert not marker.exists()
+
+
+class Hostile:
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.marker,)
+
+
+def test_maps_with_channels_last_are_turned() -> None:
+    net = SJDL(2, 0, "swin_tiny_patch4_window7_224", last_stride=2)
+    out = net.eval()(torch.rand(1, 3, 224, 224))
+    assert out.feature.shape == (1, 768)
+    assert out.shared.shape == (1, 96, 56, 56)
+    assert out.defogged is not None
+    assert out.defogged.shape == (1, 3, 224, 224)
+    check_image_size(net, 224)
+    with pytest.raises(ConfigError, match="cannot take images of 96 x 96 pixels"):
+        check_image_size(net, 96)
+    net.image_size = 224
+    with pytest.raises(DataError, match="224 pixels a side only, and 64 x 96 would be defogged"):
+        defog_image(net, np.zeros((64, 96, 3), np.uint8))
 
 
 @pytest.mark.parametrize(

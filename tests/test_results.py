@@ -15,15 +15,17 @@ from huggingface_hub import ModelCard
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 import fvrid_tools
-from sjdl_model import SJDL, conditions, data, metrics, ranklists, results, tables
+from fvrid_tools.dataset import Dataset
+from sjdl_model import SJDL, conditions, data, metrics, ranklists, report, results, tables
 from sjdl_model.checkpoint import save_weights
 from sjdl_model.cli import cli
 from sjdl_model.config import ConfigError, DataError, read_recipe, to_toml
+from sjdl_model.distances import multiplier
 from sjdl_model.evaluate import Embedder, TestSet, evaluate_dataset
 from sjdl_model.network import Architecture
 from sjdl_model.report import METRICS, RECIPE
 from sjdl_model.rerank import Rerank
-from sjdl_model.results import Scoring, study
+from sjdl_model.results import Scoring, evaluate_run, study
 
 SIZE = 32
 HOSTILE = '<img src=x onerror=alert(1)>"&'
@@ -319,3 +321,57 @@ def test_a_run_that_does_not_defog_is_not_asked_to(built: Path, tmp_path: Path) 
     assert found["quality"].keys() == {"foggy"}
     assert (run / "eval-synthetic-clear-all-queries.json").exists()
     assert results.summary_table(run, found_in(run))[2][0] == "run"
+
+
+def test_fog_that_a_source_brought_is_not_drawn_anew(studied: Path, built: Path, tmp_path: Path) -> None:
+    """Nobody knows its airlight."""
+    data = fvrid_tools.open_dataset(built)
+    brought = Dataset(data.folder, data.rows, {**data.info, "fog": "source"})
+    run = Path(shutil.copytree(studied, tmp_path / "run"))
+    found = study(run, [brought])
+    assert found["synthetic"]["curve"] == []
+    assert len(found["synthetic"]["matrix"]) == 9
+
+
+def test_weights_alone_are_scored_like_a_run(studied: Path, built: Path, tmp_path: Path) -> None:
+    (tmp_path / "bare").mkdir()
+    shutil.copy(studied / "weights.safetensors", tmp_path / "bare")
+    result = evaluate_run(tmp_path / "bare", fvrid_tools.open_dataset(built))
+    assert f"{100 * result.scores['mAP']:.2f}" in (tmp_path / "bare/report.html").read_text()
+    assert "not a recipe" not in (tmp_path / "bare/README.md").read_text()
+    (tmp_path / "bare/eval-x.json").write_text("{}")
+    with pytest.raises(DataError, match=r"eval-x\.json: not a result of sjdl eval"):
+        evaluate_run(tmp_path / "bare", fvrid_tools.open_dataset(built))
+
+
+def test_pictures_are_made_on_the_device_that_is_asked_for(
+    studied: Path, built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = SJDL.from_pretrained(studied)
+    moved: list[object] = []
+    monkeypatch.setattr(net, "to", lambda device: moved.append(device) or net)
+    device = torch.device("cpu", 0)
+    report.write_examples(tmp_path, net, fvrid_tools.open_dataset(built), SIZE, device, count=1)
+    assert moved == [device]
+
+
+def test_ranking_heeds_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert multiplier() == torch.device("cuda")
+    assert multiplier("cuda:1") == torch.device("cuda:1")
+    rows = np.random.default_rng(0).random((8, 4), np.float32)
+    ids = [0, 0, 1, 1, 2, 2, 3, 3]
+    assert metrics.evaluate(rows, rows, ids, ids, device="cpu").cmc[0] == 1
+    assert metrics.evaluate_vehicleid(rows, ids, device=torch.device("cpu")).mAP > 0
+
+
+def test_statistics_may_be_those_of_the_other_domain(built: Path) -> None:
+    """As the clear counterparts of real images need them, which make a synthetic dataset."""
+    data = fvrid_tools.open_dataset(built).select(split="query")
+    net = Architecture(2, 2, "test_resnet", 2, 2, SIZE, domain_statistics=True).build()
+    net.neck.real_mean.fill_(1.0)
+    (of_synthetic, of_real, as_it_is) = (
+        Embedder(net=net, size=SIZE, domain=domain)(data, "foggy") for domain in ("synthetic", "real", None)
+    )
+    assert np.allclose(of_synthetic - of_real, 1, atol=1e-4)
+    assert np.array_equal(of_synthetic, as_it_is)
