@@ -84,7 +84,7 @@ def stages(crops: list[images.Uint8Image], rounds: int) -> dict[str, Any]:
         fog, levels = FogSynthesizer(), np.full((SIZE, SIZE), 30000, np.uint16)
         seconds = rotate(
             {
-                "network": lambda: dcnf.both_ways(net, scenes),
+                "network": lambda: [dcnf.both_ways(net, scene[None]) for scene in scenes],
                 "superpixels": lambda: [Superpixels.of(image, dcnf.region_of(image)) for image in crops],
                 "similarities": lambda: [similarities(i, n) for i, n in zip(crops, nodes, strict=True)],
                 "similarities, pooling, head and field": solve,

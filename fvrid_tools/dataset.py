@@ -44,7 +44,10 @@ class Sample:
         try:
             return images.decode(self._shard.read(column, self.row.row))
         except ImageRefused as error:
-            raise FvridError(f"{self._shard.path}, {column} of {self.image_id}: {error}; run fvrid verify.") from None
+            raise self._damaged(column, error) from None
+
+    def _damaged(self, column: str, error: Exception) -> FvridError:
+        return FvridError(f"{self._shard.path}, {column} of {self.image_id}: {error}; run fvrid verify.")
 
     @cached_property
     def foggy(self) -> Uint8Image:
@@ -62,7 +65,10 @@ class Sample:
         if not self._shard.has("depth"):
             return None
         packed = self._shard.read("depth", self.row.row)
-        return images.depth_of_levels(unpack_depth(packed, self.row.height, self.row.width))
+        try:
+            return images.depth_of_levels(unpack_depth(packed, self.row.height, self.row.width))
+        except ValueError as error:
+            raise self._damaged("depth", error) from None
 
 
 class Dataset(Sequence[Sample]):

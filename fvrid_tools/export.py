@@ -45,14 +45,16 @@ def export(data: Dataset, form: Format, out: Path, progress: Callable[[int], Non
 def _names(data: Dataset) -> list[str]:
     """A name in the authors' form for each image; vehicles and images are numbered in the manifest's order."""
     vehicles: dict[tuple[str, str], int] = {}
-    cameras: dict[str, int] = {}
+    known = sorted({row.camera_id for row in data.rows if row.camera_id is not None})
+    cameras: dict[str | None, int] = {camera: number for number, camera in enumerate(known, start=1)}
+    if all(re.fullmatch(r"\d{1,3}", camera) for camera in known):
+        numbers = {camera: int(camera) for camera in known}
+        if 0 not in numbers.values() and len(set(numbers.values())) == len(numbers):
+            cameras.update(numbers)  # as they are
     names = []
     for number, row in enumerate(data.rows):
         vehicle = vehicles.setdefault(row.identity, len(vehicles))
-        camera = 0  # not known
-        if row.camera_id is not None:
-            digits = re.fullmatch(r"\d{1,3}", row.camera_id)
-            camera = int(digits[0]) if digits else cameras.setdefault(row.camera_id, len(cameras) + 1)
+        camera = cameras.get(row.camera_id, 0)  # 0: not known
         names.append(f"{vehicle:05d}_c{camera:03d}_{number:06d}_0")
     return names
 

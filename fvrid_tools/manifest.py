@@ -27,6 +27,7 @@ _KEYS: dict[str, type] = {
     "manifest_sha256": str,
     "rejects_sha256": str,
 }
+_OF_A_SHARD: dict[str, type] = {"name": str, "sha256": str, "bytes": int, "images": int}
 _INTEGERS = ("row", "height", "width")
 _FLOATS = ("beta", "airlight")
 _OPTIONAL = ("camera_id", "split", "source_split")
@@ -133,6 +134,8 @@ def read_dataset(folder: Path) -> dict[str, Any]:
         if not isinstance(content.get(key), kind):
             raise FvridError(f"{path}: {key} is missing or damaged; restore the file or rebuild the dataset.")
     for shard in content["shards"]:
-        if not isinstance(shard, dict) or not {"name", "sha256", "bytes", "images"} <= shard.keys():
+        if not isinstance(shard, dict) or any(
+            not isinstance(shard.get(key), kind) for key, kind in _OF_A_SHARD.items()
+        ):
             raise FvridError(f"{path}: shards is damaged; restore the file or rebuild the dataset.")
     return content

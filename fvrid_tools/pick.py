@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from . import files, images, manifest, page, pictures, pool
 from .density import FOGGY, fog_density
 from .pool import Progress
-from .records import ImageRecord, ImageRefused, Listing, Reject
+from .records import FvridError, ImageRecord, ImageRefused, Listing, Reject
 
 TABLE, PAGE = "density.csv", "pick.html"
 COLUMNS = ("SOURCE", "ORI_NAME", "vehicle_id", "camera_id", "density")
@@ -55,10 +55,12 @@ def pick(
 ) -> Picked:
     """Rank all images, and show the `top` foggiest, of at least `min_density`, on a page in the folder `out`.
 
-    progress: counts images ranked.  Raises FvridError where `out` cannot be written or a file cannot be read; files
-    that are no usable images are written down there.
+    progress: counts images ranked.  Raises FvridError where `out` cannot be written or holds a dataset, or where a file
+    cannot be read; files that are no usable images are written down there.
     """
     files.make_folder(out)
+    if (out / manifest.DATASET).exists():
+        raise FvridError(f"{out} holds a dataset, with a {manifest.REJECTS} of its own; name another --out.")
     records = sorted(record for listing in listings for record in listing.records)
     densities, refused = _rank(records, workers, progress or (lambda count: None))
     order = _order(densities)

@@ -24,11 +24,14 @@ def read_depth(record: ImageRecord, height: int, width: int) -> FloatArray:
     or it has another shape than the image, and FvridError where its file, or its shard, cannot be read.
     """
     if record.depth is None:
-        raise ImageRefused(f"{record.source} carries no depth of this image")
+        raise ImageRefused(f"{record.source} carries no depth of this image; another --depth, such as dcnf, makes one")
     try:
         content = _read(record.depth)
         if isinstance(record.depth, InShard):
-            return images.depth_of_levels(unpack_depth(content, height, width))
+            try:
+                return images.depth_of_levels(unpack_depth(content, height, width))
+            except ValueError as error:
+                raise ImageRefused(str(error)) from None
         depth = images.decode_depth(content)
         fitted = fit_depth(depth, height, width)
         if fitted is None:

@@ -67,8 +67,11 @@ def pack_depth(depth: NDArray[np.uint16], compressor: zstandard.ZstdCompressor) 
 
 
 def unpack_depth(content: bytes | memoryview, height: int, width: int) -> NDArray[np.uint16]:
-    """The inverse of pack_depth.  -> (H, W) uint16."""
-    raw = zstandard.decompress(content, max_output_size=2 * height * width)
+    """The inverse of pack_depth.  -> (H, W) uint16. Raises ValueError where the bytes are not such a map's."""
+    try:
+        raw = zstandard.decompress(content, max_output_size=2 * height * width)
+    except zstandard.ZstdError as error:
+        raise ValueError(f"not a packed depth map: {error}") from None
     low, high = np.frombuffer(raw, np.uint8).reshape(2, height, width)
     zigzag = low | (high.astype(np.uint16) << 8)
     depth: NDArray[np.uint16] = ((zigzag >> 1) ^ -(zigzag & 1)).astype(np.uint16, copy=False)

@@ -96,9 +96,10 @@ def write_split(
             split = assign_splits(rows, seed, test_share, use_lists)
             info["split"] = {"seed": seed, "test_share": test_share, "use_lists": use_lists}
         if "query" not in split.values():
-            raise FvridError(
-                f"{folder}: no vehicle with two images is left for the test; raise --test-share or add images."
-            )
+            mend = "raise --test-share or add images"
+            if use_lists and any(row.source_split is not None for row in rows):
+                mend = f"the source's lists leave it none: add --ignore-lists, {mend}"
+            raise FvridError(f"{folder}: no vehicle with two images is left for the test; {mend}.")
         placed = (row._replace(split=split.get(row.image_id)) for row in rows)
         info["manifest_sha256"] = manifest.write_manifest(folder, placed)
         manifest.write_dataset(folder, info)

@@ -81,6 +81,22 @@ def _mean(data: Dataset, index: int) -> float:
     return float(data[index].foggy.mean())
 
 
+def test_damaged_depth_is_a_sentence(copy: Path) -> None:
+    shard = copy / fvrid_tools.open_dataset(copy)[0].row.shard
+    with h5py.File(shard, "r+") as file:
+        file["depth/bytes"][:6] = 0
+    with pytest.raises(FvridError, match=r"shard-00000\.h5, depth of .*: not a packed depth map.*; run fvrid verify"):
+        _ = fvrid_tools.open_dataset(copy)[0].depth
+
+
+def test_what_dataset_json_says_of_a_shard_has_its_type(copy: Path) -> None:
+    info = manifest.read_dataset(copy)
+    for key in ("name", "sha256", "bytes", "images"):
+        manifest.write_dataset(copy, info | {"shards": [info["shards"][0] | {key: None}]})
+        with pytest.raises(FvridError, match="shards is damaged"):
+            manifest.read_dataset(copy)
+
+
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_it_works_in_worker_processes(built: Path, method: str) -> None:
     data = fvrid_tools.open_dataset(built)

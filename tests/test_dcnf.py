@@ -252,6 +252,14 @@ def test_training_is_repeatable_and_lowers_the_loss(tmp_path):
         assert 0 <= depth.min() <= depth.max() <= 1
 
 
+def test_depth_depends_on_no_other_image():
+    images = list(np.random.default_rng(0).integers(0, 256, (5, 40, 56, 3), dtype=np.uint8))
+    dcnf = estimator.DCNF()
+    together = dcnf.predict(images, [])
+    for image, depth in zip(images, together, strict=True):
+        assert np.array_equal(dcnf.predict([image], [])[0], depth)
+
+
 def test_weights_of_another_kind_are_a_sentence(tmp_path):
     save_file({"x": torch.zeros(3)}, tmp_path / "other.safetensors")
     with pytest.raises(FvridError, match=r"other\.safetensors: not weights of a DCNF network"):

@@ -82,6 +82,25 @@ def test_another_vehicles_depth_is_never_taken(tmp_path: Path) -> None:
         open_estimator(f"files:{tmp_path}").predict([IMAGE], [record()])
 
 
+def test_folders_above_the_vehicle_are_heeded_where_they_tell_images_apart(tmp_path: Path) -> None:
+    write_depth(tmp_path / "train/00001/000002.png", 51)
+    write_depth(tmp_path / "test/00001/000002.png", 255)
+
+    def predict(path: str) -> float:
+        return float(open_estimator(f"files:{tmp_path}").predict([IMAGE], [record(path)])[0].max())
+
+    assert predict("train/00001/000002.jpg") == pytest.approx(0.2)
+    assert predict("images/test/00001/000002.jpg") == 1
+    with pytest.raises(ImageRefused, match="several depth pictures for 000002"):
+        predict("00001/000002.jpg")
+    (tmp_path / "test/00001/000002.png").unlink()
+    with pytest.raises(ImageRefused, match="no depth picture for 00001/000002"):
+        predict("test/00001/000002.jpg")
+    assert predict("00001/000002.jpg") == pytest.approx(0.2)
+    (tmp_path / "train").rename(tmp_path / "depth")
+    assert predict("images/00001/000002.jpg") == pytest.approx(0.2)
+
+
 def test_both_nestings_side_by_side_are_one_picture_and_two_beside_each_other_are_refused(tmp_path: Path) -> None:
     write_depth(tmp_path / f"train_clear/000002/{AUTHORS_NAME}", 51)
     write_depth(tmp_path / f"train_clear/train_clear/000002/{AUTHORS_NAME}", 51)

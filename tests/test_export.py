@@ -29,6 +29,26 @@ def test_folders_are_the_authors(built: Path, tmp_path: Path) -> None:
         assert np.array_equal(stored, sample.depth)
 
 
+@pytest.mark.parametrize(
+    ("cameras", "numbers"),
+    [
+        (["7", "12"], [7, 12]),
+        (["0", "1"], [1, 2]),
+        (["1", "1042"], [1, 2]),
+        (["1", "01"], [2, 1]),
+        (["7", None], [7, 0]),
+    ],
+)
+def test_cameras_of_exported_names_are_as_many_as_there_were(
+    built: Path, tmp_path: Path, cameras: list[str | None], numbers: list[int]
+) -> None:
+    data = fvrid_tools.open_dataset(built)
+    rows = [row._replace(camera_id=camera) for row, camera in zip(data.rows, cameras, strict=False)]
+    export(data.take(rows), "folder", tmp_path / "out")
+    names = [line["name"] for line in csv.DictReader((tmp_path / "out/index.csv").read_text().splitlines())]
+    assert [int(name.split("_c")[1][:3]) for name in names] == numbers
+
+
 def test_exported_depth_can_be_built_from_again(built: Path, tmp_path: Path, recipe: object) -> None:
     from fvrid_tools.build import Recipe, build
     from fvrid_tools.depth import open_estimator

@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from fvrid_tools import density, images
 from fvrid_tools.cli import cli
 from fvrid_tools.pick import Picked, pick
+from fvrid_tools.records import FvridError
 from fvrid_tools.sources import read_source
 
 PATTERN = r"(?P<vehicle_id>[^/]+)/(?P<camera_id>c\d+)"
@@ -97,6 +98,13 @@ def test_the_command(mixed: Path, tmp_path: Path) -> None:
     assert done.exit_code == 0
     assert "<li " not in (tmp_path / "pick.html").read_text()
     assert CliRunner().invoke(cli, [*command, "--out", str(tmp_path), "--top", "0"]).exit_code == 2
+
+
+def test_a_dataset_keeps_its_rejects(mixed: Path, copy: Path) -> None:
+    before = (copy / "rejects.csv").read_bytes()
+    with pytest.raises(FvridError, match="holds a dataset"):
+        pick([read_source("folder", mixed, PATTERN)], copy)
+    assert (copy / "rejects.csv").read_bytes() == before
 
 
 def test_names_are_escaped(picked: Path) -> None:

@@ -97,6 +97,19 @@ def test_a_name_that_no_manifest_can_hold_is_said(tmp_path: Path) -> None:
         sources.read_source("folder", tmp_path)
 
 
+def test_any_other_name_is_taken(tmp_path: Path) -> None:
+    names = ["\u7ea2\u8272\u3000\u8f7f\u8f66.jpg", "Screenshot at 1.00.00\u202fPM.jpg", "a\u00a0b.png"]
+    (tmp_path / "v").mkdir()
+    for name in names:
+        (tmp_path / "v" / name).touch()
+    assert [record.source_path for record in sources.read_source("folder", tmp_path).records] == sorted(
+        f"v/{name}" for name in names
+    )
+    (tmp_path / "v/a\nb.jpg").touch()
+    with pytest.raises(FvridError, match="control characters"):
+        sources.read_source("folder", tmp_path)
+
+
 def test_without_lists_everything_on_disk_is_taken_and_nesting_is_seen_through(tree: Path) -> None:
     for path in (tree / "train_test_split").glob("t*_*.txt"):
         path.unlink()

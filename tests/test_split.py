@@ -77,6 +77,14 @@ def test_writing_a_split_keeps_the_shards_and_verifies(copy: Path) -> None:
     assert manifest.read_dataset(copy)["split"] == {"seed": 5, "test_share": 0.25, "use_lists": False}
 
 
+def test_lists_that_leave_no_test_vehicle_are_named(copy: Path) -> None:
+    rows = [row._replace(source_split="train") for row in manifest.read_manifest(copy)]
+    info = manifest.read_dataset(copy)
+    manifest.write_dataset(copy, info | {"manifest_sha256": manifest.write_manifest(copy, rows)})
+    with pytest.raises(FvridError, match="the source's lists leave it none: add --ignore-lists"):
+        write_split(copy, seed=0)
+
+
 def test_nothing_to_test_is_an_error_and_changes_nothing(copy: Path) -> None:
     before = (copy / manifest.MANIFEST).read_bytes()
     with pytest.raises(FvridError, match="no vehicle with two images"):

@@ -12,6 +12,7 @@ from ..records import FvridError, ImageRecord, ImageRefused
 from . import Polarity
 
 _NO_VEHICLE = ("", "Depth", *(f"{split}_clear" for split in ("train", "query", "gallery", "all")))
+_KINDS = ("", "image", "images", "depth", "depths")
 _LOOKED_AT = 32  # pictures, for their polarity
 _SLOPE = 0.02  # of depth from the top third to the bottom third: less says nothing
 
@@ -22,7 +23,8 @@ class DepthFiles:
 
     The image `a/b.jpg` has its depth in `a/b/predict_depth_gray.png` or `a/b.png`; or without `a`, as the authors
     have it: `b/predict_depth_gray.png`, below any folders (train_clear/, or train_clear/train_clear/), also for the
-    first 19 characters of b; or `b.png` at the top. Another vehicle's `c/b.png` is never taken.
+    first 19 characters of b; or `b.png` at the top. Another vehicle's `c/b.png` is never taken, nor `x/a/b.png` of the
+    image `y/a/b.jpg`, unless x or y is a folder such as images/ or depth/.
     """
 
     folder: Path
@@ -58,13 +60,15 @@ class DepthFiles:
 
     def find(self, record: ImageRecord) -> Path:
         """The depth picture of an image. Raises ImageRefused where there is none or more than one fits."""
-        parent, stem = _parent_and_stem(record.source_path)
+        folder, stem = _folder_and_stem(record.source_path)
         found = self.paths.get(stem) or self.paths.get(stem[:AUTHORS_STEM]) or []
-        own = [path for path in found if _folder_of(path) == parent]
-        loose = [path for path in found if path.endswith("/" + AUTHORS_NAME) or _folder_of(path) in _NO_VEHICLE]
-        fitting = sorted(own or loose, key=lambda path: path.count("/"))
+        of_folder = [path for path in found if _ends_alike(_folder_of(path), folder)]
+        whole = [path for path in of_folder if _folder_of(path) == folder]
+        loose = [path for path in found if path.endswith("/" + AUTHORS_NAME) or _name(_folder_of(path)) in _NO_VEHICLE]
+        # a folder of no vehicle is the image's own only where all of it agrees
+        fitting = sorted(whole or of_folder or loose, key=lambda path: path.count("/"))
         if not fitting:
-            raise ImageRefused(f"no depth picture for {parent}/{stem} in {self.folder}")
+            raise ImageRefused(f"no depth picture for {_name(folder)}/{stem} in {self.folder}")
         if len(fitting) > 1 and fitting[0].count("/") == fitting[1].count("/"):
             raise ImageRefused(f"several depth pictures for {stem} in {self.folder}, as {' and '.join(fitting[:2])}")
         return self.folder / fitting[0]
@@ -88,17 +92,27 @@ class DepthFiles:
 
 
 def _folder_of(path: str) -> str:
-    """The name of the folder that a depth picture, or its folder <stem>, lies in; "" at the top."""
+    """The folder that a depth picture, or its folder <stem>, lies in; "" at the top."""
     folder = path.rpartition("/")[0]
-    if path.endswith("/" + AUTHORS_NAME):
-        folder = folder.rpartition("/")[0]
+    return folder.rpartition("/")[0] if path.endswith("/" + AUTHORS_NAME) else folder
+
+
+def _folder_and_stem(path: str) -> tuple[str, str]:
+    """a/b/c.d.jpg -> a/b, c.d; a PurePosixPath would take ten times longer, for every image."""
+    folder, _, name = path.rpartition("/")
+    return folder, name.rpartition(".")[0] or name
+
+
+def _name(folder: str) -> str:
+    """a/b -> b"""
     return folder.rpartition("/")[2]
 
 
-def _parent_and_stem(path: str) -> tuple[str, str]:
-    """a/b/c.d.jpg -> b, c.d; a PurePosixPath would take ten times longer, for every image."""
-    folder, _, name = path.rpartition("/")
-    return folder.rpartition("/")[2], name.rpartition(".")[0] or name
+def _ends_alike(folder: str, other: str) -> bool:
+    """Whether one of two folders is the end of the other, folders that say what lies in them left out."""
+    one, two = ([part for part in path.split("/") if part.lower() not in _KINDS] for path in (folder, other))
+    shorter = min(len(one), len(two))
+    return shorter > 0 and one[-shorter:] == two[-shorter:]
 
 
 def _white_seems_near(folder: Path, paths: list[str]) -> bool:

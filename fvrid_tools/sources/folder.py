@@ -9,6 +9,7 @@ from ..images import SUFFIXES
 from ..records import FvridError, ImageRecord, Listing, OptionError, Reject
 
 SOURCE = "folder"
+_NOT_TEXT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # the last are bytes that are not UTF-8
 DEFAULT_PATTERN = r"(?P<vehicle_id>[^/]+)/[^/]+$"
 
 
@@ -53,7 +54,7 @@ def image_paths(root: Path, below: str = "") -> list[str]:
     """The image files in the folder `below` of `root`, by suffix, relative to `root`, with forward slashes, sorted.
 
     Hidden files and folders are left out. Links to folders are followed, each folder once. No file is opened.
-    Raises FvridError where a name is not UTF-8, as no manifest could hold it.
+    Raises FvridError where a name has control characters or is not UTF-8, as no manifest could hold it.
     """
     found, seen = [], set()
     suffixes, top = tuple(SUFFIXES), str(root / below)
@@ -66,6 +67,6 @@ def image_paths(root: Path, below: str = "") -> list[str]:
         prefix = f"{below}{folder[len(top) :]}/".replace(os.sep, "/").lstrip("/")
         found += [prefix + name for name in names if name.lower().endswith(suffixes) and not name.startswith(".")]
     for path in found:
-        if not path.isprintable():
-            raise FvridError(f"{root}: the file name {path!a} is not printable UTF-8; rename it.")
+        if _NOT_TEXT.search(path):
+            raise FvridError(f"{root}: the file name {path!a} has control characters or is not UTF-8; rename it.")
     return sorted(found)

@@ -39,7 +39,7 @@ class DCNF:
 
     weights: Path = WEIGHTS
     refine: Refinement = "guided"
-    batch_size: int = 16
+    batch_size: int = 1
 
     @property
     def name(self) -> str:
@@ -56,17 +56,16 @@ class DCNF:
 
     def predict(self, images: Sequence[Uint8Image], records: Sequence[ImageRecord]) -> list[FloatArray]:
         """(H, W, 3) each -> (H, W) float32 each. Raises FvridError where the weights are not ours."""
-        net, device = _load(self.weights)
-        stretched = np.stack([pictures.stretch(image, SIDE) for image in images])
-        scenes = torch.from_numpy(stretched).to(device).permute(0, 3, 1, 2).float() / 255
-        made = []
         with torch.inference_mode(), _one_thread():
-            for image, both in zip(images, both_ways(net, scenes), strict=True):
-                small = pictures.shrink(image, _LARGEST)
-                nodes = Superpixels.of(small, region_of(small))
-                y = most_probable(small, nodes, unary(net, both, nodes), net.betas)
-                made.append(to_pixels(image, small, nodes, y, self.refine))
-        return made
+            return [self._predict(image, *_load(self.weights)) for image in images]
+
+    def _predict(self, image: Uint8Image, net: DCNFNetwork, device: torch.device) -> FloatArray:
+        """Of one image by itself: the sums of a batch would differ in their last digit with its size."""
+        scene = torch.from_numpy(pictures.stretch(image, SIDE)).to(device).permute(2, 0, 1)[None].float() / 255
+        small = pictures.shrink(image, _LARGEST)
+        nodes = Superpixels.of(small, region_of(small))
+        y = most_probable(small, nodes, unary(net, both_ways(net, scene)[0], nodes), net.betas)
+        return to_pixels(image, small, nodes, y, self.refine)
 
 
 @dataclass(frozen=True)
@@ -117,7 +116,8 @@ def region_of(image: Uint8Image) -> int:
 
 def both_ways(net: DCNFNetwork, scenes: Tensor) -> Tensor:
     """The trunk's features of images (B, 3, H, W), and of them mirrored and mirrored back: (B, 2, C, h, w)."""
-    return torch.stack([net.trunk(scenes), net.trunk(scenes.flip(3)).flip(3)], dim=1)
+    as_they_are, mirrored = net.trunk(torch.cat([scenes, scenes.flip(3)])).chunk(2)
+    return torch.stack([as_they_are, mirrored.flip(3)], dim=1)
 
 
 def unary(net: DCNFNetwork, both: Tensor, nodes: Superpixels) -> Tensor:
