@@ -24,7 +24,8 @@ from harness import finish, options, scratch
 
 from fvrid_tools import open_dataset
 from fvrid_tools.build import Recipe, build
-from fvrid_tools.depth import FARTHEST_M, open_estimator
+from fvrid_tools.depth import open_estimator
+from fvrid_tools.records import FARTHEST_M
 from fvrid_tools.sources import read_source
 from fvrid_tools.sources.mini import EMBEDDED
 

@@ -10,7 +10,7 @@ import math
 import platform
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from itertools import groupby
@@ -71,7 +71,7 @@ class Recipe:
             described["depth_versions"] = self.depth.versions
         if isinstance(self.fog, GivenFog):
             return described | {"fog": "source"}
-        described |= {"codec": self.codec, "fog": asdict(self.fog)}
+        described |= {"codec": self.codec, "fog": self.fog.describe()}
         if self.codec == "jpeg":
             busy = {"bits_a_pixel_above": images.BUSY_BITS, "quality": images.BUSY_QUALITY}
             described |= {"quality": images.JPEG_QUALITY, "busy": busy}
@@ -257,6 +257,7 @@ def _command(recipe: Recipe, sources: list[str]) -> str:
     if isinstance(recipe.fog, GivenFog):
         return f"{depth} --fog source --seed {recipe.seed}"
     beta, airlight = ("{} {}".format(*r) for r in (recipe.fog.beta, recipe.fog.airlight))
+    depth += " --fog physical" if recipe.fog.by_distance else ""
     density = "" if recipe.max_density is None else f" --max-density {recipe.max_density}"
     return f"{depth} --beta {beta} --airlight {airlight}{density} --codec {recipe.codec} --seed {recipe.seed}"
 

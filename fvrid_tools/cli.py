@@ -147,9 +147,10 @@ def _choice_options(command: Any) -> Any:
 @POLARITY
 @click.option(
     "--fog",
-    type=click.Choice(("paper", "release", "wide", "source")),
-    help="Ranges of β and A; or source, the foggy images that it has itself.  [default: source where every --src has"
-    " them, as fvrid does; else paper]",
+    type=click.Choice(("paper", "release", "wide", "physical", "source")),
+    help="Ranges of β and A, physical those of a visibility of 25 to 150 m (β per 81 m, not per unit of depth); or"
+    " source, the foggy images that it has itself.  [default: source where every --src has them, as fvrid does; else"
+    " paper]",
 )
 @click.option(
     "--beta",
@@ -210,7 +211,7 @@ def _fog(
     named: str | None, beta: tuple[float, float] | None, airlight: tuple[float, float] | None, names: tuple[str, ...]
 ) -> "FogRange | GivenFog":
     """What --fog, --beta and --airlight say, or the default. OptionError where a source has no fog of its own."""
-    from .fog import PRESETS, FogRange, GivenFog
+    from .fog import PRESETS, GivenFog
     from .sources import carries_fog
 
     bare = [name for name in names if not carries_fog(name)]
@@ -221,7 +222,7 @@ def _fog(
             raise OptionError("--fog source: its beta and airlight are what they are; leave --beta and --airlight out.")
         return GivenFog()
     preset = PRESETS[named or "paper"]
-    return FogRange(beta=beta or preset.beta, airlight=airlight or preset.airlight)
+    return replace(preset, beta=beta or preset.beta, airlight=airlight or preset.airlight)
 
 
 def _depth_spec(named: str | None, names: tuple[str, ...]) -> str:

@@ -11,6 +11,7 @@ from typing import Any, overload
 
 from . import images, manifest
 from .files import inside
+from .fog import PerDistance
 from .images import FloatArray, Uint8Image
 from .records import FvridError, ImageRefused, Row
 from .shards import Shard, unpack_depth
@@ -21,7 +22,8 @@ PAIRS_A_TASK = 8  # that a thread reads at a time: fewer would spend their time 
 class Sample:
     """One image of a dataset; pictures are read and decoded when they are asked for, and then kept."""
 
-    def __init__(self, row: Row, shard: Shard) -> None:
+    def __init__(self, row: Row, shard: Shard, by_distance: bool = False) -> None:
+        """by_distance: of the fog, see fog.py."""
         self.row = row
         self.image_id = row.image_id
         self.vehicle_id = row.vehicle_id
@@ -29,7 +31,7 @@ class Sample:
         self.source = row.source
         self.domain = row.domain
         self.split = row.split
-        self.beta = row.beta
+        self.beta = PerDistance(row.beta) if by_distance else row.beta
         self.airlight = row.airlight
         self._shard = shard
 
@@ -78,6 +80,8 @@ class Dataset(Sequence[Sample]):
         self.folder = folder
         self.rows = rows
         self.info = info  # dataset.json
+        fog = info.get("fog")
+        self._by_distance = isinstance(fog, dict) and bool(fog.get("by_distance"))
         self._shards: dict[str, Shard] = {}
 
     def __len__(self) -> int:
@@ -94,7 +98,7 @@ class Dataset(Sequence[Sample]):
         shard = self._shards.get(row.shard)
         if shard is None:
             shard = self._shards[row.shard] = Shard(inside(self.folder, row.shard))
-        return Sample(row, shard)
+        return Sample(row, shard, self._by_distance)
 
     def __repr__(self) -> str:
         splits = {split: sum(row.split == split for row in self.rows) for split in ("train", "query", "gallery")}

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from . import files, images, page, pictures, pool
-from .depth import FARTHEST_M, DepthEstimator
+from .depth import DepthEstimator
 from .pictures import AUTHORS_NAME
 from .pool import Progress
-from .records import FvridError, ImageRecord, ImageRefused
+from .records import FARTHEST_M, FvridError, ImageRecord, ImageRefused
 from .sources.folder import image_paths
 
 SHEET = "contact-sheet.html"

@@ -1,20 +1,25 @@
 """The atmospheric scattering model, Eq. 1 of the paper: I = J t + A (1 - t), t = exp(-beta d). No files.
 
 Images are float in [0, 1]; depth d is in [0, 1], 0 nearest and 1 farthest (log-normalised distance, so that
-d = log(z / 1 m) / log(81)); beta is per unit of d; the airlight A is one grey value in [0, 1].
+d = log(z / 1 m) / log(81)); the airlight A is one grey value in [0, 1]. beta is per unit of d, as the original has it;
+a beta that is a `PerDistance` is per 81 m of the distance z itself, as fog is: t = exp(-beta z / 81 m).
 """
 
 import hashlib
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import images
 from .images import FloatArray, Uint8Image
-from .records import OptionError
+from .records import FARTHEST_M, OptionError
+
+
+class PerDistance(float):
+    """A beta per 81 m of distance, not per unit of log-normalised distance: log(20) * 81 m / V of a visibility V."""
 
 
 class FogDraw(NamedTuple):
@@ -30,6 +35,7 @@ class FogRange:
 
     beta: tuple[float, float]
     airlight: tuple[float, float]
+    by_distance: bool = False  # beta is drawn as a PerDistance
 
     def __post_init__(self) -> None:
         for name, (low, high), most in (("beta", self.beta, math.inf), ("airlight", self.airlight, 1.0)):
@@ -44,7 +50,19 @@ class FogRange:
         """
         digest = hashlib.sha256(f"{seed}:{image_id}".encode()).digest()
         beta, airlight = (int.from_bytes(part) / 2**64 for part in (digest[:8], digest[8:16]))  # in [0, 1]
-        return FogDraw(_between(self.beta, beta), _between(self.airlight, airlight))
+        drawn = _between(self.beta, beta)
+        return FogDraw(PerDistance(drawn) if self.by_distance else drawn, _between(self.airlight, airlight))
+
+    def describe(self) -> dict[str, Any]:
+        """As dataset.json has it; `read` reads it."""
+        described = {"beta": self.beta, "airlight": self.airlight}
+        return described | ({"by_distance": True} if self.by_distance else {})
+
+    @classmethod
+    def read(cls, described: dict[str, Any]) -> "FogRange":
+        """What `describe` gave."""
+        beta, airlight = (tuple(described[name]) for name in ("beta", "airlight"))
+        return cls(beta=beta, airlight=airlight, by_distance=described.get("by_distance", False))
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +79,25 @@ PRESETS = {
     "paper": FogRange(beta=(0.4, 1.6), airlight=(0.5, 1.0)),  # the paper's text, "Synthetic Dataset"
     "release": FogRange(beta=(1.0, 5.0), airlight=(0.4, 1.0)),  # the authors' later script, and the paper's Fig. 4
     "wide": FogRange(beta=(0.2, 5.0), airlight=(0.3, 1.0)),  # both and what lies beyond: to train on, docs/results.md
+    # a visibility (5 % of the contrast left) of 150 to 25 m
+    "physical": FogRange(
+        beta=(math.log(20) * FARTHEST_M / 150, math.log(20) * FARTHEST_M / 25), airlight=(0.3, 1.0), by_distance=True
+    ),
 }
 
 
 def transmission(depth: NDArray[np.floating], beta: float) -> FloatArray:
     """t = exp(-beta d).  depth: (H, W) in [0, 1].  -> (H, W) float32 in (0, 1]."""
-    t: FloatArray = np.exp(np.asarray(depth, dtype=np.float32) * np.float32(-beta))
+    depth = np.asarray(depth, dtype=np.float32)
+    if isinstance(beta, PerDistance):
+        depth = relative_distance(depth)
+    t: FloatArray = np.exp(depth * np.float32(-beta))
     return t
+
+
+def relative_distance(depth: Any) -> Any:
+    """d -> z / 81 m, of an array or a tensor."""
+    return FARTHEST_M ** (depth - 1)
 
 
 def add_fog(clear: NDArray[np.floating], depth: NDArray[np.floating], beta: float, airlight: float) -> FloatArray:
@@ -104,7 +134,12 @@ class FogSynthesizer:
         t3 = self._weight[: clear.size].reshape(clear.shape)
         colour = self._colour[: clear.size].reshape(clear.shape)
         foggy = self._foggy[: clear.size].reshape(clear.shape)
-        np.multiply(depth, np.float32(-fog.beta / 65535), out=t)
+        if isinstance(fog.beta, PerDistance):
+            np.multiply(depth, np.float32(math.log(FARTHEST_M) / 65535), out=t)
+            images.exponential(t)  # metres
+            t *= np.float32(-fog.beta / FARTHEST_M)
+        else:
+            np.multiply(depth, np.float32(-fog.beta / 65535), out=t)
         images.exponential(t)
         images.repeat_channels(t, t3)
         np.copyto(colour, clear)

@@ -18,6 +18,7 @@ class ImageRefused(Exception):
     """Why one image cannot be used; it ends up as a line of rejects.csv, not as an error."""
 
 
+FARTHEST_M = 81.0  # metres, where depth is 1; Make3D's laser range, on which the original depth model was trained
 Domain = Literal["synthetic", "real"]
 SPLITS = ("train", "query", "gallery")
 

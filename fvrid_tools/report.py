@@ -66,10 +66,11 @@ def _charts(data: Dataset, progress: Callable[[int], None]) -> list[Any]:
         if sample.depth is not None:
             counts += np.histogram(transmission(sample.depth, sample.beta), bins=100, range=(0, 1))[0]
         progress(1)
+    by_distance = data.info["fog"].get("by_distance", False)
     centres = (np.arange(100) + 0.5) / 100
     share = counts / max(1, counts.sum())
     return [
-        page.histogram(beta, "β, per unit of depth", 0, max(1, math.ceil(beta.max()))),
+        page.histogram(beta, f"β, per {'81 m' if by_distance else 'unit of depth'}", 0, max(1, math.ceil(beta.max()))),
         page.histogram(airlight, "A, airlight", 0, 1),
-        page.lines({"t": list(zip(centres.tolist(), share.tolist(), strict=True))}, "t = exp(-β d), share of pixels"),
+        page.lines({"t": list(zip(centres.tolist(), share.tolist(), strict=True))}, "t, share of pixels"),
     ]

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from fvrid_tools import add_fog, images
 from fvrid_tools.dataset import Dataset, Sample
+from fvrid_tools.records import FARTHEST_M
 
 from . import data as images_of
-from .data import FARTHEST_M, ImageSet, image_batches
+from .data import ImageSet, image_batches
 from .evaluate import BATCH, CONDITIONS, Embedder, Result, TestSet, has_clear
 from .metrics import bootstrap
 from .rerank import Rerank

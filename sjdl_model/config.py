@@ -16,7 +16,6 @@ from fvrid_tools.fog import PRESETS
 RESTORATION_NORMS = ("l2", "mse")
 SELF_CONSTRAINTS = ("global", "phase")
 IMAGES = ("foggy", "clear")
-FOGS = (*PRESETS, "physical")  # by distance in metres: domains.py
 PRECISIONS = ("float32", "tf32", "bfloat16", "float16")
 
 
@@ -52,7 +51,7 @@ class Fog:
 
     redraw: bool = False  # beta and A drawn anew for every visit, from the dataset's ranges, instead of the stored fog
     noise: float = 0.0  # grey levels: the most of the camera noise (a deviation, drawn at every visit) of redrawn fog
-    preset: str = ""  # from the ranges of one of FOGS instead of the dataset's
+    preset: str = ""  # from the ranges of one of fog.PRESETS instead of the dataset's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +113,7 @@ class Recipe:
             "label_smoothing must be in [0, 1)": 0 <= self.label_smoothing < 1,
             f"precision must be one of {PRECISIONS}": self.precision in PRECISIONS,
             f"images must be one of {IMAGES}": self.images in IMAGES,
-            f"fog.preset must be one of {('', *FOGS)}": self.fog.preset in ("", *FOGS),
+            f"fog.preset must be one of {('', *PRESETS)}": self.fog.preset in ("", *PRESETS),
             "fog.noise must be 0 to 255, and is of fog that is drawn anew": 0 <= self.fog.noise <= 255
             and (self.fog.redraw or not self.fog.noise),
             "fog.preset is of fog that is drawn anew; set fog.redraw=true": self.fog.redraw or not self.fog.preset,

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from fvrid_tools.dataset import Dataset as FvridDataset
 from fvrid_tools.dataset import Sample
-from fvrid_tools.fog import FogRange
+from fvrid_tools.fog import FogRange, relative_distance
 from fvrid_tools.images import Uint8Image
 from fvrid_tools.records import Row
 
@@ -20,7 +20,6 @@ from . import processes, transforms
 from .config import DataError
 from .samplers import PKSampler, Steps, Visit
 
-FARTHEST_M = 81.0  # metres, where d = 1
 VALIDATION = 8  # images looked at after each epoch
 SPARE_FROM = 800  # images: from so many on, those eight are held out of training
 
@@ -75,7 +74,6 @@ class TrainingSet(Dataset[Batch]):
     labels: list[int]  # of each image
     size: int  # pixels
     fog: FogRange | None = None  # give depth, and a draw of the fog from these ranges, as well
-    by_distance: bool = False  # of that fog: beta is per 81 m, not per unit of log-normalised depth
     noise: float = 0.0  # of that fog: the most of the camera noise, a deviation in [0, 1]
     counterparts: "Counterparts | None" = None  # of a real dataset
     clear: bool = False  # the clear images in place of the foggy ones
@@ -89,7 +87,6 @@ class TrainingSet(Dataset[Batch]):
         size: int,
         fog: FogRange | None = None,
         *,
-        by_distance: bool = False,
         noise: float = 0.0,
         counterparts: "Counterparts | None" = None,
         clear: bool = False,
@@ -101,7 +98,7 @@ class TrainingSet(Dataset[Batch]):
             raise DataError(f"{data.folder} has no training images; run fvrid split {data.folder} first")
         names = {identity: label for label, identity in enumerate(sorted({row.identity for row in train.rows}))}
         labels = [names[row.identity] for row in train.rows]
-        return cls(train, labels, size, fog, by_distance, noise, counterparts, clear, edge_padding)
+        return cls(train, labels, size, fog, noise, counterparts, clear, edge_padding)
 
     def hold_out(self) -> tuple["TrainingSet", "TrainingSet"]:
         """What to train on, and VALIDATION images to look at: the last image each of vehicles evenly spaced among those
@@ -166,8 +163,8 @@ class TrainingSet(Dataset[Batch]):
         draws = np.random.default_rng([seed, 1])  # another stream than the augmentation's
         fog = [draws.uniform(*limits) for limits in (self.fog.beta, self.fog.airlight)]
         depth = torch.from_numpy(sample.depth)[None]
-        if self.by_distance:
-            depth = FARTHEST_M ** (depth - 1)  # z / 81 m, of d = log(z / 1 m) / log(81)
+        if self.fog.by_distance:
+            depth = relative_distance(depth)
         noise = {"noise": torch.tensor(draws.uniform(0, self.noise), dtype=torch.float32)} if self.noise else {}
         return noise | {
             "depth": transforms.augment(depth, self.size, seed, self.edge_padding).clamp(0, 1),

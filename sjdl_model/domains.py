@@ -1,6 +1,5 @@
 """The training data of both domains, and the batches of any steps of a run."""
 
-import math
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -10,13 +9,10 @@ from fvrid_tools.fog import PRESETS, FogRange
 
 from . import processes
 from .config import ConfigError, DataError, Recipe
-from .data import FARTHEST_M, Batch, Counterparts, TrainingSet, camera_name, training_batches
+from .data import Batch, Counterparts, TrainingSet, camera_name, training_batches
 from .engine import Step, alternate
 from .network import Architecture
 from .samplers import PKSampler
-
-# visibility (5 % contrast) of 25 to 150 m: t = exp(-log(20) z / V), so beta per 81 m is log(20) * 81 / V
-PHYSICAL = FogRange(beta=(math.log(20) * FARTHEST_M / 150, math.log(20) * FARTHEST_M / 25), airlight=(0.3, 1.0))
 
 
 class Domains:
@@ -48,10 +44,9 @@ class Domains:
         if counterparts is not None and real is None:
             raise DataError("--counterparts are of the images of --real; name that too.")
         self.datasets = [dataset for dataset in (data, real) if dataset is not None]
-        fog, physical = _redrawn(data, recipe), recipe.fog.preset == "physical"
         noise = recipe.fog.noise / 255
         of = partial(TrainingSet.of, size=recipe.image_size, clear=clear, edge_padding=recipe.edge_padding)
-        drawn = of(data, fog=fog, by_distance=physical, noise=noise)
+        drawn = of(data, fog=_redrawn(data, recipe), noise=noise)
         whole = {"synthetic": drawn}
         if real is not None:
             known = None if counterparts is None else Counterparts(counterparts, real)
@@ -110,7 +105,7 @@ def _redrawn(data: Dataset, recipe: Recipe) -> FogRange | None:
     if not recipe.fog.redraw or recipe.images == "clear":
         return None
     if recipe.fog.preset:
-        return {**PRESETS, "physical": PHYSICAL}[recipe.fog.preset]
+        return PRESETS[recipe.fog.preset]
     if "fog" not in data.info or isinstance(data.info["fog"], str):
         raise DataError(f"{data.folder} came with its fog, whose ranges are not known; set fog.preset.")
-    return FogRange(**{name: tuple(limits) for name, limits in data.info["fog"].items()})
+    return FogRange.read(data.info["fog"])

@@ -11,12 +11,15 @@ from pathlib import Path
 import mini_layouts
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 import fvrid_tools
 from fvrid_tools import add_fog, build, manifest, shards, sources
+from fvrid_tools.cli import cli
 from fvrid_tools.depth import open_estimator
 from fvrid_tools.fog import FogRange
 from fvrid_tools.records import FvridError, Listing
+from fvrid_tools.report import dataset_report
 
 Bytes = dict[str, bytes]
 
@@ -53,6 +56,22 @@ def test_lossless_storage_agrees_to_rounding(tmp_path: Path, listing: Listing, r
     for sample in fvrid_tools.open_dataset(tmp_path / "png"):
         again = add_fog(sample.clear / 255, sample.depth, sample.beta, sample.airlight)
         assert np.abs(again - sample.foggy / 255).max() <= 1 / 255
+
+
+def test_physical_fog_is_given_back_as_well(tmp_path: Path, laid_out: Path) -> None:
+    options = ["--src", "veri-wild", "--root", str(laid_out / "clear"), "--depth", "planar", "--codec", "png"]
+    done = CliRunner().invoke(cli, ["build-syn", *options, "--fog", "physical", "--out", str(tmp_path / "out")])
+    assert done.exit_code == 0, done.output
+    data = fvrid_tools.open_dataset(tmp_path / "out")
+    assert " --fog physical " in data.info["command"]
+    for sample in data[:9]:
+        foggy = add_fog(sample.clear / 255, sample.depth, sample.beta, sample.airlight)
+        assert np.abs(foggy - sample.foggy / 255).max() <= 1 / 255
+        assert 25 <= np.log(20) * 81 / sample.beta <= 150
+        z = 81.0**sample.depth
+        by_hand = sample.airlight + (sample.clear / 255 - sample.airlight) * np.exp(-sample.beta / 81 * z)[..., None]
+        assert np.abs(by_hand - sample.foggy / 255).max() <= 1 / 255
+    assert "per 81 m" in dataset_report(data, pictures=1)
 
 
 def test_the_clear_image_is_the_source_file(built: Path, laid_out: Path) -> None:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fvrid_tools import add_fog
-from fvrid_tools.fog import PRESETS, FogDraw, FogRange, FogSynthesizer, transmission
+from fvrid_tools.fog import PRESETS, FogDraw, FogRange, FogSynthesizer, PerDistance, transmission
 from fvrid_tools.records import OptionError
 
 RNG = np.random.default_rng(0)
@@ -48,8 +48,22 @@ def test_sizes_must_agree() -> None:
         add_fog(CLEAR, DEPTH[:4], 1, 1)
 
 
-@given(st.floats(0, 5), st.floats(0, 1), st.integers(1, 40), st.integers(1, 40))
-def test_the_fast_way_is_add_fog_rounded_once(beta: float, airlight: float, height: int, width: int) -> None:
+def test_physical_fog_worked_by_hand() -> None:
+    # at 9 m of 81, d is 1/2; a visibility of 27 m leaves 1/20 at 27 m, so 20^(-1/3) at 9 m
+    beta = PerDistance(math.log(20) * 81 / 27)
+    assert transmission(np.array([[0.5, 1.0]]), beta) == pytest.approx(np.array([[20 ** (-1 / 3), 20.0**-3]]))
+    low, high = PRESETS["physical"].beta
+    assert [math.log(20) * 81 / b for b in (low, high)] == pytest.approx([150, 25])
+    assert isinstance(PRESETS["physical"].draw(0, "a").beta, PerDistance)
+    assert FogRange.read(PRESETS["physical"].describe()) == PRESETS["physical"]
+
+
+@pytest.mark.parametrize("unit", [float, PerDistance])
+@given(st.floats(0, 10), st.floats(0, 1), st.integers(1, 40), st.integers(1, 40))
+def test_the_fast_way_is_add_fog_rounded_once(
+    unit: type[float], beta: float, airlight: float, height: int, width: int
+) -> None:
+    beta = unit(beta)
     rng = np.random.default_rng(height * 100 + width)
     clear = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
     depth = rng.integers(0, 65536, (height, width), dtype=np.uint16)

@@ -10,8 +10,6 @@ from typing import Literal, Protocol
 from ..images import FloatArray, Uint8Image
 from ..records import FvridError, ImageRecord, OptionError
 
-FARTHEST_M = 81.0  # metres, where d = 1; Make3D's laser range, on which the original depth model was trained
-
 Refinement = Literal["guided", "levin", "none"]  # from superpixels to pixels
 REFINEMENTS: tuple[Refinement, ...] = ("guided", "levin", "none")
 Polarity = Literal["far-white", "near-white"]  # of depth pictures

@@ -7,8 +7,8 @@ import numpy as np
 from .. import images, pictures
 from ..images import FloatArray
 from ..pool import Progress
-from ..records import ImageRecord
-from . import FARTHEST_M, DepthEstimator
+from ..records import FARTHEST_M, ImageRecord
+from . import DepthEstimator
 
 
 def measure(

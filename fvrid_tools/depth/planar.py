@@ -8,8 +8,7 @@ from functools import lru_cache
 import numpy as np
 
 from ..images import FloatArray, Uint8Image
-from ..records import ImageRecord
-from . import FARTHEST_M
+from ..records import FARTHEST_M, ImageRecord
 
 NEAR_M, FAR_M = 6.0, 20.0  # ray distance at the crop's bottom and top row: a roadside camera
 CONTACT, ROOF = 0.92, 0.45  # rows, from the top, where tyres touch the ground and where the background begins

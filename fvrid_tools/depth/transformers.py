@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ..images import FloatArray, Uint8Image
-from ..records import FvridError, ImageRecord
+from ..records import FARTHEST_M, FvridError, ImageRecord
 
 NEAR, FAR = 6.0, 20.0  # metres: what a crop of a vehicle shows
 _METRIC = ("depth_pro", "glpn", "zoedepth")
@@ -58,8 +58,6 @@ class TransformersDepth:
 
 def log_distance(predicted: FloatArray, kind: Literal["metric", "relative"]) -> FloatArray:
     """A model's output (H, W), metres or relative inverse distance -> d in [0, 1], float32."""
-    from . import FARTHEST_M
-
     if kind == "relative":
         low, high = np.percentile(predicted, (1, 99))
         u = np.clip((predicted - low) / max(high - low, 1e-12), 0, 1)

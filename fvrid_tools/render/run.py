@@ -22,9 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import files, images, pool
-from ..depth import FARTHEST_M
 from ..pool import Progress
-from ..records import FvridError, OptionError
+from ..records import FARTHEST_M, FvridError, OptionError
 from . import plan
 from .meshes import Array
 

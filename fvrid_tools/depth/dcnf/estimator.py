@@ -17,8 +17,8 @@ from torch import Tensor
 from ... import files
 from ... import images as pictures
 from ...images import FloatArray, Uint8Image
-from ...records import FvridError, ImageRecord
-from .. import FARTHEST_M, Refinement
+from ...records import FARTHEST_M, FvridError, ImageRecord
+from .. import Refinement
 from . import field, matconvnet, refine
 from .network import DCNFNetwork
 from .similarities import similarities
