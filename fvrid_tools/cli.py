@@ -148,7 +148,7 @@ def _choice_options(command: Any) -> Any:
 @click.option(
     "--fog",
     type=click.Choice(("paper", "release", "wide", "physical", "source")),
-    help="Ranges of β and A, physical those of a visibility of 25 to 150 m (β per 81 m, not per unit of depth); or"
+    help="Ranges of beta and A, physical those of a visibility of 25 to 150 m (beta per 81 m, not per unit of d); or"
     " source, the foggy images that it has itself.  [default: source where every --src has them, as fvrid does; else"
     " paper]",
 )
@@ -407,7 +407,7 @@ def _named(table: "Table") -> dict[str, Any]:
 )
 @click.option("--pictures", type=click.IntRange(min=1), default=24, show_default=True, help="Images to show.")
 def report(data: Path, out: Path, pictures: int) -> None:
-    """Show a dataset on one HTML page: clear | depth | transmission | foggy, and histograms of β, A and t."""
+    """Show a dataset on one HTML page: clear | depth | transmission | foggy, and histograms of beta, A and t."""
     from .dataset import open_dataset
     from .files import make_folder, write_atomic
     from .report import SAMPLED, dataset_report

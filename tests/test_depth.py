@@ -1,3 +1,4 @@
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,12 @@ def test_the_authors_keep_nineteen_characters(tmp_path: Path) -> None:
     write_depth(tmp_path / f"00012_c003_000045_0/{AUTHORS_NAME}", 255)
     (depth,) = open_estimator(f"files:{tmp_path}").predict([IMAGE], [record("00012_c003_000045_0_extra.jpg")])
     assert depth == pytest.approx(1)
+
+
+def test_its_name_is_what_a_shell_takes(tmp_path: Path) -> None:
+    write_depth(tmp_path / "my depth/000002.png", 51)
+    name = open_estimator(f"files:{tmp_path / 'my depth'}", polarity="far-white").name
+    assert shlex.split(name) == [f"files:{tmp_path / 'my depth'}", "--polarity", "far-white"]
 
 
 def test_of_equal_names_the_one_of_the_vehicle_is_taken(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ class DepthEstimator(Protocol):
 
     @property
     def name(self) -> str:
-        """As `--depth` takes it, with other options where they were given; the manifest keeps it."""
+        """As a shell passes it to `--depth`, with other options where they were given; the manifest keeps it."""
 
     @property
     def batch_size(self) -> int:

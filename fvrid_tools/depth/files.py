@@ -1,5 +1,6 @@
 """Depth that exists already: the authors' `<stem>/predict_depth_gray.png` trees, or one picture an image."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,7 +36,7 @@ class DepthFiles:
 
     @property
     def name(self) -> str:
-        return f"files:{self.folder}" + (f" --polarity {self.polarity}" if self.polarity else "")
+        return shlex.quote(f"files:{self.folder}") + (f" --polarity {self.polarity}" if self.polarity else "")
 
     @classmethod
     def index(cls, folder: Path, polarity: Polarity | None = None) -> "DepthFiles":

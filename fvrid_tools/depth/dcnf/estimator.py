@@ -1,6 +1,7 @@
 """The two estimators of this kind: our own small network, and the original's model read from its file."""
 
 import math
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -43,7 +44,7 @@ class DCNF:
 
     @property
     def name(self) -> str:
-        spec = "dcnf" if self.weights == WEIGHTS else f"dcnf:{self.weights}"
+        spec = "dcnf" if self.weights == WEIGHTS else shlex.quote(f"dcnf:{self.weights}")
         return spec + ("" if self.refine == "guided" else f" --refine {self.refine}")
 
     @property
@@ -78,7 +79,7 @@ class OriginalDCNF:
 
     @property
     def name(self) -> str:
-        return f"dcnf-mat:{self.file}" + ("" if self.refine == "levin" else f" --refine {self.refine}")
+        return shlex.quote(f"dcnf-mat:{self.file}") + ("" if self.refine == "levin" else f" --refine {self.refine}")
 
     @property
     def versions(self) -> dict[str, str]:
