@@ -67,7 +67,7 @@ def compare(listing: Listing, out: Path, rounds: int) -> dict[str, object]:
 
 def _levels(record: ImageRecord, recipe: build.Recipe) -> np.ndarray:
     assert recipe.depth is not None
-    (depth,) = recipe.depth.predict([images.decode(record.path.read_bytes())], [record])
+    depth = recipe.depth.predict(images.decode(record.path.read_bytes()), record)
     return np.rint(depth * 65535).astype(np.uint16)
 
 

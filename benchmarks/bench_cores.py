@@ -90,7 +90,7 @@ def compare(listing: Listing, folder: Path, rounds: int) -> dict[str, object]:
     depths, out, naive = folder / "depths", folder / "out", folder / "naive"
     planar = open_estimator("planar")
     for record in {record.source_path: record for record in listing.records}.values():
-        (depth,) = planar.predict([images.decode(record.path.read_bytes())], [record])
+        depth = planar.predict(images.decode(record.path.read_bytes()), record)
         path = depth_of(record, depths)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(images.encode_depth(np.rint(255 * depth).astype(np.uint8)))

@@ -30,7 +30,8 @@ from fvrid_tools.pool import Progress
 from fvrid_tools.records import ImageRecord
 from fvrid_tools.sources import read_source
 
-SIZE, BATCH = 160, 16
+SIZE = 160
+NO_RECORD = ImageRecord("crop", "folder", "crop", "", None, None, Path())
 
 
 @dataclass(frozen=True)
@@ -41,10 +42,10 @@ class Crops:
     estimator: DepthEstimator
 
     def make(self, progress: Progress) -> tuple[float, float]:
-        self.estimator.predict(self.crops[:BATCH], [])  # starts everything
+        self.estimator.predict(self.crops[0], NO_RECORD)  # starts everything
         started = time.time()
-        for i in range(0, len(self.crops), BATCH):
-            self.estimator.predict(self.crops[i : i + BATCH], [])
+        for crop in self.crops:
+            self.estimator.predict(crop, NO_RECORD)
         return started, time.time()
 
     def write(self, made: tuple[float, float]) -> tuple[float, float]:

@@ -81,13 +81,11 @@ def signs(d: FloatArray) -> dict[str, float]:
 
 def of_photographs(records: list[ImageRecord], estimator: DepthEstimator) -> dict[str, Any]:
     found: list[dict[str, float]] = []
-    for start in range(0, len(records), estimator.batch_size):
-        batch = records[start : start + estimator.batch_size]
-        shown = [images.decode(pictures.read_image(record)) for record in batch]
-        depths = estimator.predict(shown, batch)
-        mirrored = estimator.predict([np.ascontiguousarray(image[:, ::-1]) for image in shown], batch)
-        for d, other in zip(depths, mirrored, strict=True):
-            found.append(signs(d) | {"mirror_difference": float(np.abs(d - other[:, ::-1]).mean())})
+    for record in records:
+        image = images.decode(pictures.read_image(record))
+        d = estimator.predict(image, record)
+        other = estimator.predict(np.ascontiguousarray(image[:, ::-1]), record)
+        found.append(signs(d) | {"mirror_difference": float(np.abs(d - other[:, ::-1]).mean())})
     return summary(found)
 
 

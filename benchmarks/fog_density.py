@@ -139,7 +139,7 @@ def read(
     for record in records:
         image = images.decode(pictures.read_image(record))
         exact = estimator is None
-        yield image, pictures.read_depth(record, *image.shape[:2]) if exact else estimator.predict([image], [record])[0]
+        yield image, pictures.read_depth(record, *image.shape[:2]) if exact else estimator.predict(image, record)
 
 
 def correlations(records: list[ImageRecord], estimator: DepthEstimator | None = None) -> dict[str, Any]:

@@ -333,11 +333,12 @@ class ShardTask:
         with_depth = self.recipe.depth is not None
         writer = ShardWriter(self.path, ("clear", "foggy", "depth") if with_depth else ("foggy",))
         maker = _RowMaker(self.recipe, writer)
-        size = self.recipe.depth.batch_size if self.recipe.depth else 1
-        for start in range(0, len(self.records), size):
-            batch = self.records[start : start + size]
-            maker.add(batch)
-            progress(len(batch))
+        for record in self.records:
+            try:
+                maker.add(record)
+            except ImageRefused as error:
+                writer.rejects.append(Reject(record.source, record.source_path, str(error)))
+            progress(1)
         return writer
 
     def write(self, writer: ShardWriter) -> FinishedShard:
@@ -390,26 +391,19 @@ class _RowMaker:
         self._recipe = recipe
         self._writer = writer
 
-    def add(self, records: list[ImageRecord]) -> None:
-        """Read images and add them to the shard; those that cannot be used are listed as rejects."""
-        read = []
-        for record in records:
-            try:
-                read.append(self._read(record, keep=len(records) > 1))
-            except ImageRefused as error:
-                self._refuse(record, error)
-        if self._recipe.depth is not None:
-            self._add_with_depth(read, self._recipe.depth)
-        else:
-            for one in read:
-                self._writer.add(self._row(one), foggy=one.content)
+    def add(self, record: ImageRecord) -> None:
+        """Read an image and add it to the shard. Raises ImageRefused where it cannot be used."""
+        read, estimator = self._read(record), self._recipe.depth
+        if estimator is None:
+            self._writer.add(self._row(read), foggy=read.content)
+            return
+        levels = _scratch.quantize(estimator.predict(read.image, record))
+        foggy, draw = self._add_fog(read, levels)
+        self._writer.add(self._row(read, estimator.name, draw), foggy, clear=read.clear, depth=levels)
 
-    def _refuse(self, record: ImageRecord, error: ImageRefused) -> None:
-        self._writer.rejects.append(Reject(record.source, record.source_path, str(error)))
-
-    def _read(self, record: ImageRecord, keep: bool) -> _Read:
+    def _read(self, record: ImageRecord) -> _Read:
         content = pictures.read_image(record)
-        image = images.decode(content, buffer=None if keep else _scratch.pixels)
+        image = images.decode(content, buffer=_scratch.pixels)
         images.check_size(image)
         if image.size > _scratch.pixels.size:
             _scratch.pixels = np.empty(2 * image.size, np.uint8)
@@ -425,22 +419,6 @@ class _RowMaker:
         most = self._recipe.max_density
         if most is not None and (found := fog_density(image)) > most:
             raise ImageRefused(f"foggy already: its fog density is {found:.2f}, above {most:g}")
-
-    def _add_with_depth(self, read: list[_Read], estimator: DepthEstimator) -> None:
-        try:
-            depths = estimator.predict([one.image for one in read], [one.record for one in read])
-        except ImageRefused as error:
-            if len(read) == 1:
-                self._refuse(read[0].record, error)
-            else:  # find out which it was
-                for one in read:
-                    self._add_with_depth([one], estimator)
-            return
-        for one, depth in zip(read, depths, strict=True):
-            levels = _scratch.quantize(depth)
-            foggy, draw = self._add_fog(one, levels)
-            row = self._row(one, estimator.name, draw)
-            self._writer.add(row, foggy, clear=one.clear, depth=levels)
 
     def _add_fog(self, read: _Read, levels: NDArray[np.uint16]) -> tuple[bytes, FogDraw]:
         """The encoded foggy image and its fog."""

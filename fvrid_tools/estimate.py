@@ -110,7 +110,7 @@ def estimate(
 
 @dataclass(frozen=True)
 class _DepthTask:
-    """Some images, estimated in batches."""
+    """Some images."""
 
     records: list[ImageRecord]
     out: Path
@@ -119,39 +119,19 @@ class _DepthTask:
 
     def make(self, progress: Progress) -> list[Estimated]:
         done = []
-        size = self.estimator.batch_size
-        for start in range(0, len(self.records), size):
-            batch = self.records[start : start + size]
-            done += self._batch(batch, self.shown[start : start + size])
-            progress(len(batch))
+        for record, on_sheet in zip(self.records, self.shown, strict=False):
+            try:
+                image = images.decode(pictures.read_image(record))
+                images.check_size(image)
+                done.append(self._save(record, image, self.estimator.predict(image, record), on_sheet))
+            except ImageRefused as error:
+                done.append(Estimated(record.source_path, refused=f"{record.path}: {error}"))
+            progress(1)
         return done
 
     def write(self, made: list[Estimated]) -> list[Estimated]:
         """Nothing is left to do: pictures are written one by one."""
         return made
-
-    def _batch(self, records: list[ImageRecord], shown: Sequence[bool]) -> list[Estimated]:
-        refused: dict[str, Estimated] = {}
-        read = {}
-        for record in records:
-            try:
-                image = images.decode(pictures.read_image(record))
-                images.check_size(image)
-                read[record.image_id] = image
-            except ImageRefused as error:
-                refused[record.image_id] = Estimated(record.source_path, refused=f"{record.path}: {error}")
-        usable = [record for record in records if record.image_id in read]
-        try:
-            depths = self.estimator.predict([read[r.image_id] for r in usable], usable) if usable else []
-        except ImageRefused as error:
-            if len(records) == 1:
-                return [Estimated(records[0].source_path, refused=f"{records[0].path}: {error}")]
-            return [one for r, s in zip(records, shown, strict=False) for one in self._batch([r], [s])]
-        found = {record.image_id: depth for record, depth in zip(usable, depths, strict=True)}
-        return [
-            refused.get(r.image_id) or self._save(r, read[r.image_id], found[r.image_id], on_sheet)
-            for r, on_sheet in zip(records, shown, strict=False)
-        ]
 
     def _save(self, record: ImageRecord, image: images.Uint8Image, d: images.FloatArray, on_sheet: bool) -> Estimated:
         path = _picture(self.out, record)

@@ -16,7 +16,6 @@ from click.testing import CliRunner
 import fvrid_tools
 from fvrid_tools import add_fog, build, manifest, shards, sources
 from fvrid_tools.cli import cli
-from fvrid_tools.depth import open_estimator
 from fvrid_tools.fog import FogRange
 from fvrid_tools.records import FvridError, Listing
 from fvrid_tools.report import dataset_report
@@ -260,13 +259,6 @@ def test_no_usable_image_is_an_error_that_leaves_nothing(tmp_path: Path, recipe:
     with pytest.raises(FvridError, match="none of the 1 images can be used"):
         build.build([sources.read_source("folder", tmp_path / "in")], tmp_path / "out", recipe)
     assert not (tmp_path / "out").exists()
-
-
-def test_estimators_that_like_batches_give_the_same(tmp_path: Path, listing: Listing, recipe: build.Recipe) -> None:
-    flat = replace(recipe, depth=open_estimator("constant"))
-    build.build([listing], tmp_path / "single", flat)
-    build.build([listing], tmp_path / "batch", replace(flat, depth=replace(flat.depth, batch_size=7)))
-    assert content(tmp_path / "single") == content(tmp_path / "batch")
 
 
 def test_sources_can_be_joined(tmp_path: Path, laid_out: Path, listing: Listing, recipe: build.Recipe) -> None:

@@ -246,24 +246,16 @@ def test_training_is_repeatable_and_lowers_the_loss(tmp_path):
     training.save(first, tmp_path / "w", short, None)
     image = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
     for how in ("guided", "levin", "none"):
-        (depth,) = estimator.DCNF(tmp_path / "w", how).predict([image], [None])
+        depth = estimator.DCNF(tmp_path / "w", how).predict(image, None)
         assert depth.shape == (50, 70)
         assert depth.dtype == np.float32
         assert 0 <= depth.min() <= depth.max() <= 1
 
 
-def test_depth_depends_on_no_other_image():
-    images = list(np.random.default_rng(0).integers(0, 256, (5, 40, 56, 3), dtype=np.uint8))
-    dcnf = estimator.DCNF()
-    together = dcnf.predict(images, [])
-    for image, depth in zip(images, together, strict=True):
-        assert np.array_equal(dcnf.predict([image], [])[0], depth)
-
-
 def test_weights_of_another_kind_are_a_sentence(tmp_path):
     save_file({"x": torch.zeros(3)}, tmp_path / "other.safetensors")
     with pytest.raises(FvridError, match=r"other\.safetensors: not weights of a DCNF network"):
-        estimator.DCNF(tmp_path / "other.safetensors").predict([np.zeros((20, 20, 3), np.uint8)], [None])
+        estimator.DCNF(tmp_path / "other.safetensors").predict(np.zeros((20, 20, 3), np.uint8), None)
 
 
 # --- the original's own results, where a folder of them is at hand (results/custom_indoor_sample of its repository)

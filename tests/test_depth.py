@@ -23,7 +23,7 @@ def write_depth(path: Path, value: int, size: tuple[int, int] = (120, 90)) -> No
 
 
 def test_planar_is_farther_at_the_top_and_never_nearer_further_up() -> None:
-    (depth,) = open_estimator("planar").predict([IMAGE], [record()])
+    depth = open_estimator("planar").predict(IMAGE, record())
     assert depth.shape == (90, 120)
     assert depth.dtype == np.float32
     assert (np.diff(depth, axis=0) <= 1e-6).all()
@@ -34,14 +34,14 @@ def test_planar_is_farther_at_the_top_and_never_nearer_further_up() -> None:
 
 @pytest.mark.parametrize("shape", [(16, 16), (17, 300), (300, 17)])
 def test_planar_takes_any_size(shape: tuple[int, int]) -> None:
-    (depth,) = open_estimator("planar").predict([np.zeros((*shape, 3), np.uint8)], [record()])
+    depth = open_estimator("planar").predict(np.zeros((*shape, 3), np.uint8), record())
     assert depth.shape == shape
     assert 0 < depth.min() < depth.max() < 1
 
 
 def test_constant() -> None:
     estimator = open_estimator("constant:0.3")
-    (depth,) = estimator.predict([IMAGE], [record()])
+    depth = estimator.predict(IMAGE, record())
     assert (depth == np.float32(0.3)).all()
     assert estimator.name == "constant:0.3"
 
@@ -58,14 +58,14 @@ def test_constant() -> None:
 )
 def test_files_are_found_in_every_nesting(tmp_path: Path, place: str) -> None:
     write_depth(tmp_path / place, 51)
-    (depth,) = open_estimator(f"files:{tmp_path}").predict([IMAGE], [record()])
+    depth = open_estimator(f"files:{tmp_path}").predict(IMAGE, record())
     assert depth.shape == (90, 120)
     assert depth == pytest.approx(0.2)  # 51 / 255, far is white
 
 
 def test_the_authors_keep_nineteen_characters(tmp_path: Path) -> None:
     write_depth(tmp_path / f"00012_c003_000045_0/{AUTHORS_NAME}", 255)
-    (depth,) = open_estimator(f"files:{tmp_path}").predict([IMAGE], [record("00012_c003_000045_0_extra.jpg")])
+    depth = open_estimator(f"files:{tmp_path}").predict(IMAGE, record("00012_c003_000045_0_extra.jpg"))
     assert depth == pytest.approx(1)
 
 
@@ -79,14 +79,14 @@ def test_of_equal_names_the_one_of_the_vehicle_is_taken(tmp_path: Path) -> None:
     write_depth(tmp_path / "00001/000002.png", 0)
     write_depth(tmp_path / "00007/000002.png", 255)
     estimator = open_estimator(f"files:{tmp_path}")
-    assert estimator.predict([IMAGE], [record()])[0].max() == 0
-    assert estimator.predict([IMAGE], [record("00007/000002.jpg")])[0].min() == 1
+    assert estimator.predict(IMAGE, record()).max() == 0
+    assert estimator.predict(IMAGE, record("00007/000002.jpg")).min() == 1
 
 
 def test_another_vehicles_depth_is_never_taken(tmp_path: Path) -> None:
     write_depth(tmp_path / "00007/000002.png", 255)
     with pytest.raises(ImageRefused, match="no depth picture for 00001/000002"):
-        open_estimator(f"files:{tmp_path}").predict([IMAGE], [record()])
+        open_estimator(f"files:{tmp_path}").predict(IMAGE, record())
 
 
 def test_folders_above_the_vehicle_are_heeded_where_they_tell_images_apart(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_folders_above_the_vehicle_are_heeded_where_they_tell_images_apart(tmp_p
     write_depth(tmp_path / "test/00001/000002.png", 255)
 
     def predict(path: str) -> float:
-        return float(open_estimator(f"files:{tmp_path}").predict([IMAGE], [record(path)])[0].max())
+        return float(open_estimator(f"files:{tmp_path}").predict(IMAGE, record(path)).max())
 
     assert predict("train/00001/000002.jpg") == pytest.approx(0.2)
     assert predict("images/test/00001/000002.jpg") == 1
@@ -111,25 +111,25 @@ def test_folders_above_the_vehicle_are_heeded_where_they_tell_images_apart(tmp_p
 def test_both_nestings_side_by_side_are_one_picture_and_two_beside_each_other_are_refused(tmp_path: Path) -> None:
     write_depth(tmp_path / f"train_clear/000002/{AUTHORS_NAME}", 51)
     write_depth(tmp_path / f"train_clear/train_clear/000002/{AUTHORS_NAME}", 51)
-    assert open_estimator(f"files:{tmp_path}").predict([IMAGE], [record()])[0] == pytest.approx(0.2)
+    assert open_estimator(f"files:{tmp_path}").predict(IMAGE, record()) == pytest.approx(0.2)
     write_depth(tmp_path / f"query_clear/000002/{AUTHORS_NAME}", 255)
     with pytest.raises(ImageRefused, match="several depth pictures for 000002"):
-        open_estimator(f"files:{tmp_path}").predict([IMAGE], [record()])
+        open_estimator(f"files:{tmp_path}").predict(IMAGE, record())
 
 
 def test_palette_and_one_bit_pictures_are_read_by_their_colours(tmp_path: Path) -> None:
     Image.new("1", (120, 90), 1).save(tmp_path / "000002.PNG")
-    (depth,) = open_estimator(f"files:{tmp_path}").predict([IMAGE], [record()])
+    depth = open_estimator(f"files:{tmp_path}").predict(IMAGE, record())
     assert depth.min() == 1
     Image.new("L", (120, 90), 51).convert("P").save(tmp_path / "000002.PNG")
-    (depth,) = open_estimator(f"files:{tmp_path}").predict([IMAGE], [record()])
+    depth = open_estimator(f"files:{tmp_path}").predict(IMAGE, record())
     assert depth == pytest.approx(0.2)
 
 
 def test_another_size_is_resized(tmp_path: Path) -> None:
     ramp = np.tile(np.linspace(0, 255, 60).round().astype(np.uint8), (45, 1))
     Image.fromarray(ramp).save(tmp_path / "000002.png")
-    (depth,) = open_estimator(f"files:{tmp_path}").predict([IMAGE], [record()])
+    depth = open_estimator(f"files:{tmp_path}").predict(IMAGE, record())
     assert depth.shape == (90, 120)
     assert depth.min() >= 0
     assert depth.max() <= 1
@@ -141,9 +141,9 @@ def test_a_missing_or_broken_picture_refuses_the_image(tmp_path: Path) -> None:
     (tmp_path / "000003.png").write_bytes(b"no picture")
     estimator = open_estimator(f"files:{tmp_path}")
     with pytest.raises(ImageRefused, match="no depth picture for 00001/000002"):
-        estimator.predict([IMAGE], [record()])
+        estimator.predict(IMAGE, record())
     with pytest.raises(ImageRefused, match="unreadable"):
-        estimator.predict([IMAGE], [record("000003.jpg")])
+        estimator.predict(IMAGE, record("000003.jpg"))
 
 
 @pytest.mark.parametrize("spec", ["nothing", "constant:2", "constant:x", "files:", "planar:1"])

@@ -29,7 +29,7 @@ def model(request, tmp_path):
 def test_a_folder_works_offline(model):
     estimator = open_estimator(f"hf:{model}")
     image = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
-    (found,) = estimator.predict([image], [None])
+    found = estimator.predict(image, None)
     assert found.shape == (40, 50)
     assert found.dtype == np.float32
     assert 0 <= found.min() <= found.max() <= 1
@@ -47,4 +47,4 @@ def test_metres_and_inverse_distances_become_log_distance():
 
 def test_a_model_that_is_not_there_is_a_sentence(tmp_path):
     with pytest.raises(FvridError, match="not to be had"):
-        open_estimator(f"hf:{tmp_path}").predict([np.zeros((20, 20, 3), np.uint8)], [None])
+        open_estimator(f"hf:{tmp_path}").predict(np.zeros((20, 20, 3), np.uint8), None)

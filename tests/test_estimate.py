@@ -53,7 +53,7 @@ def test_depth_pictures_lie_where_files_finds_them(folder, tmp_path):
         assert eight[0].mean() > eight[-1].mean()  # far is white
     record = ImageRecord("x", "folder", "cars/0.jpg", "cars", None, None, folder)
     image = np.zeros((*np.asarray(Image.open(folder / "cars/0.jpg")).shape[:2], 3), np.uint8)
-    (again,) = open_estimator(f"files:{tmp_path / 'd'}").predict([image], [record])
+    again = open_estimator(f"files:{tmp_path / 'd'}").predict(image, record)
     assert again == pytest.approx(planar_depth(*image.shape[:2]), abs=1e-5)
     page = (tmp_path / "d/contact-sheet.html").read_text()
     assert page.count("<figure>") == 4 + 2  # and the histograms
@@ -135,8 +135,8 @@ def test_polarity_is_asked_for_where_white_seems_near(tmp_path):
     assert result.exit_code == 1
     assert "white seems to be near in these pictures; say --polarity near-white" in " ".join(result.output.split())
     image = np.zeros((90, 120, 3), np.uint8)
-    (near,) = open_estimator(f"files:{tmp_path / 'd'}", polarity="near-white").predict([image], [record("000001")])
-    (far,) = open_estimator(f"files:{tmp_path / 'd'}", polarity="far-white").predict([image], [record("000001")])
+    near = open_estimator(f"files:{tmp_path / 'd'}", polarity="near-white").predict(image, record("000001"))
+    far = open_estimator(f"files:{tmp_path / 'd'}", polarity="far-white").predict(image, record("000001"))
     assert near[0].mean() == pytest.approx(1)
     assert near == pytest.approx(1 - far)
 

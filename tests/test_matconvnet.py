@@ -139,7 +139,7 @@ def test_the_whole_model_gives_depth(tmp_path):
     write_5(tmp_path / "model.mat", layers(np.random.default_rng(0)))
     image = np.random.default_rng(1).integers(0, 256, (48, 64, 3), dtype=np.uint8)
     for how in ("levin", "guided", "none"):
-        (found,) = OriginalDCNF(tmp_path / "model.mat", how).predict([image], [None])
+        found = OriginalDCNF(tmp_path / "model.mat", how).predict(image, None)
         assert found.shape == (48, 64)
         assert found.dtype == np.float32
         # labels are log10 of 1.26 to 79 m

@@ -359,7 +359,7 @@ def image_size(record: ImageRecord) -> tuple[int, int]:
 def test_depth_of_the_source_refuses_what_carries_none() -> None:
     record = ImageRecord("folder/a", "folder", "a.jpg", "a", None, None, Path())
     with pytest.raises(ImageRefused, match="folder carries no depth"):
-        open_estimator("source").predict([np.zeros((20, 20, 3), np.uint8)], [record])
+        open_estimator("source").predict(np.zeros((20, 20, 3), np.uint8), record)
     with pytest.raises(OptionError, match="takes no argument"):
         open_estimator("source:1")
 

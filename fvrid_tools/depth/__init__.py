@@ -23,15 +23,12 @@ class DepthEstimator(Protocol):
         """As a shell passes it to `--depth`, with other options where they were given; the manifest keeps it."""
 
     @property
-    def batch_size(self) -> int:
-        """How many images it likes to be given at once; 1 unless a network gains from more."""
-
-    @property
     def versions(self) -> dict[str, str]:
         """What decides its depths beside the images: packages by version, files by SHA-256. dataset.json keeps it."""
 
-    def predict(self, images: Sequence[Uint8Image], records: Sequence[ImageRecord]) -> list[FloatArray]:
-        """(H, W, 3) uint8 each -> (H, W) float32 in [0, 1] each. Raises ImageRefused, with the reason."""
+    def predict(self, image: Uint8Image, record: ImageRecord) -> FloatArray:
+        """(H, W, 3) uint8 -> (H, W) float32 in [0, 1]. One by one, as what a network makes of an image depends, in the
+        last digit, on how many are in its batch. Raises ImageRefused, with the reason."""
 
 
 def open_estimator(spec: str, refine: Refinement | None = None, polarity: Polarity | None = None) -> DepthEstimator:

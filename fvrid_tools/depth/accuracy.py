@@ -21,18 +21,16 @@ def measure(
     distance is wrong by less than a factor of 1.25.
     """
     correlations, errors, relative, within = [], [], [], []
-    for start in range(0, len(records), estimator.batch_size):
-        batch = records[start : start + estimator.batch_size]
-        shown = [images.decode(pictures.read_image(record)) for record in batch]
-        for record, image, d in zip(batch, shown, estimator.predict(shown, batch), strict=True):
-            truth = pictures.read_depth(record, *image.shape[:2])
-            if truth.std() > 0.005:
-                correlations.append(correlation(d, truth))
-            errors.append(np.abs(d - truth).mean())
-            ratio = FARTHEST_M ** (d - truth)
-            relative.append(np.abs(ratio - 1).mean())
-            within.append((np.abs(np.log(ratio)) < np.log(1.25)).mean())
-        progress(len(batch))
+    for record in records:
+        image = images.decode(pictures.read_image(record))
+        d, truth = estimator.predict(image, record), pictures.read_depth(record, *image.shape[:2])
+        if truth.std() > 0.005:
+            correlations.append(correlation(d, truth))
+        errors.append(np.abs(d - truth).mean())
+        ratio = FARTHEST_M ** (d - truth)
+        relative.append(np.abs(ratio - 1).mean())
+        within.append((np.abs(np.log(ratio)) < np.log(1.25)).mean())
+        progress(1)
     return {
         "correlation": float(np.median(correlations)),
         "correlation_p5": float(np.percentile(correlations, 5)),

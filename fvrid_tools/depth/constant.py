@@ -1,7 +1,6 @@
 """The same depth everywhere: fog without structure, the control of every comparison of estimators."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,7 +17,6 @@ class Constant:
     """
 
     value: float = 0.45
-    batch_size: int = 1
     versions: dict[str, str] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
@@ -29,6 +27,6 @@ class Constant:
     def name(self) -> str:
         return f"constant:{self.value:g}"
 
-    def predict(self, images: Sequence[Uint8Image], records: Sequence[ImageRecord]) -> list[FloatArray]:
-        """(H, W, 3) each -> (H, W) float32 each."""
-        return [np.full(image.shape[:2], self.value, np.float32) for image in images]
+    def predict(self, image: Uint8Image, record: ImageRecord) -> FloatArray:
+        """(H, W, 3) -> (H, W) float32."""
+        return np.full(image.shape[:2], self.value, np.float32)

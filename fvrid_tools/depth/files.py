@@ -1,7 +1,6 @@
 """Depth that exists already: the authors' `<stem>/predict_depth_gray.png` trees, or one picture an image."""
 
 import shlex
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,7 +30,6 @@ class DepthFiles:
     folder: Path
     paths: dict[str, list[str]] = field(repr=False)  # stem -> paths below the folder
     polarity: Polarity | None = None  # None: not said, far is white
-    batch_size: int = 1
     versions: dict[str, str] = field(default_factory=dict, compare=False)
 
     @property
@@ -74,11 +72,8 @@ class DepthFiles:
             raise ImageRefused(f"several depth pictures for {stem} in {self.folder}, as {' and '.join(fitting[:2])}")
         return self.folder / fitting[0]
 
-    def predict(self, images: Sequence[Uint8Image], records: Sequence[ImageRecord]) -> list[FloatArray]:
-        """(H, W, 3) each -> (H, W) float32 each. Raises ImageRefused, saying which picture is missing or unreadable."""
-        return [self._read(image, record) for image, record in zip(images, records, strict=True)]
-
-    def _read(self, image: Uint8Image, record: ImageRecord) -> FloatArray:
+    def predict(self, image: Uint8Image, record: ImageRecord) -> FloatArray:
+        """(H, W, 3) -> (H, W) float32. Raises ImageRefused, saying which picture is missing or unreadable."""
         path = self.find(record)
         try:
             content = path.read_bytes()

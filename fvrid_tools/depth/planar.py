@@ -1,7 +1,6 @@
 """A prior for re-identification crops: a ground plane, the vehicle standing on it, the background behind."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -19,12 +18,11 @@ class Planar:
     """The same for every crop of a size: right in sign and order of magnitude, blind to the picture."""
 
     name: str = "planar"
-    batch_size: int = 1
     versions: dict[str, str] = field(default_factory=dict, compare=False)
 
-    def predict(self, images: Sequence[Uint8Image], records: Sequence[ImageRecord]) -> list[FloatArray]:
-        """(H, W, 3) each -> (H, W) float32 each."""
-        return [planar_depth(*image.shape[:2]) for image in images]
+    def predict(self, image: Uint8Image, record: ImageRecord) -> FloatArray:
+        """(H, W, 3) -> (H, W) float32."""
+        return planar_depth(*image.shape[:2])
 
 
 def planar_depth(height: int, width: int) -> FloatArray:

@@ -1,6 +1,5 @@
 """The depth that the source itself carries, exact and of the image's own size; no estimate."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from .. import pictures
@@ -13,10 +12,8 @@ class SourceDepth:
     """What lies at each record's `depth`."""
 
     name: str = "source"
-    batch_size: int = 1
     versions: dict[str, str] = field(default_factory=dict, compare=False)
 
-    def predict(self, images: Sequence[Uint8Image], records: Sequence[ImageRecord]) -> list[FloatArray]:
-        """(H, W, 3) each -> (H, W) float32 each. Raises ImageRefused where an image has none, or not of its size."""
-        sizes = [image.shape[:2] for image in images]
-        return [pictures.read_depth(record, *size) for record, size in zip(records, sizes, strict=True)]
+    def predict(self, image: Uint8Image, record: ImageRecord) -> FloatArray:
+        """(H, W, 3) -> (H, W) float32. Raises ImageRefused where the image has none, or not of its size."""
+        return pictures.read_depth(record, *image.shape[:2])

@@ -4,7 +4,6 @@ Metric models give distance directly. Relative ones (MiDaS, DPT, Depth Anything)
 and shift: taken between their first and last percentile, and between the distances that a vehicle's crop shows.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
@@ -23,7 +22,6 @@ class TransformersDepth:
     """A model by its name on the hub, such as depth-anything/Depth-Anything-V2-Small-hf, or by its folder."""
 
     model: str
-    batch_size: int = 8
 
     @property
     def name(self) -> str:
@@ -40,20 +38,16 @@ class TransformersDepth:
         """Load the model now. Raises FvridError where it cannot be had."""
         _load(self.model)
 
-    def predict(self, images: Sequence[Uint8Image], records: Sequence[ImageRecord]) -> list[FloatArray]:
-        """(H, W, 3) each -> (H, W) float32 each. Raises FvridError as `load` does."""
+    def predict(self, image: Uint8Image, record: ImageRecord) -> FloatArray:
+        """(H, W, 3) -> (H, W) float32. Raises FvridError as `load` does."""
         import torch
 
         processor, net, kind = _load(self.model)
-        made = []
-        for image in images:  # one by one: sizes differ
-            inputs = processor(images=image, return_tensors="pt").to(net.device)
-            with torch.inference_mode():
-                predicted = net(**inputs).predicted_depth[None].float()
-            size = image.shape[:2]
-            full = torch.nn.functional.interpolate(predicted, size, mode="bicubic", align_corners=False)
-            made.append(log_distance(full[0, 0].cpu().numpy(), kind))
-        return made
+        inputs = processor(images=image, return_tensors="pt").to(net.device)
+        with torch.inference_mode():
+            predicted = net(**inputs).predicted_depth[None].float()
+        full = torch.nn.functional.interpolate(predicted, image.shape[:2], mode="bicubic", align_corners=False)
+        return log_distance(full[0, 0].cpu().numpy(), kind)
 
 
 def log_distance(predicted: FloatArray, kind: Literal["metric", "relative"]) -> FloatArray:

@@ -2,7 +2,7 @@
 
 import math
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -40,7 +40,6 @@ class DCNF:
 
     weights: Path = WEIGHTS
     refine: Refinement = "guided"
-    batch_size: int = 1
 
     @property
     def name(self) -> str:
@@ -55,17 +54,15 @@ class DCNF:
         """Read the file now. Raises FvridError where the weights are not ours."""
         _load(self.weights)
 
-    def predict(self, images: Sequence[Uint8Image], records: Sequence[ImageRecord]) -> list[FloatArray]:
-        """(H, W, 3) each -> (H, W) float32 each. Raises FvridError where the weights are not ours."""
-        with torch.inference_mode(), _one_thread():
-            return [self._predict(image, *_load(self.weights)) for image in images]
-
-    def _predict(self, image: Uint8Image, net: DCNFNetwork, device: torch.device) -> FloatArray:
-        """Of one image by itself: the sums of a batch would differ in their last digit with its size."""
-        scene = torch.from_numpy(pictures.stretch(image, SIDE)).to(device).permute(2, 0, 1)[None].float() / 255
+    def predict(self, image: Uint8Image, record: ImageRecord) -> FloatArray:
+        """(H, W, 3) -> (H, W) float32. Raises FvridError where the weights are not ours."""
+        net, device = _load(self.weights)
         small = pictures.shrink(image, _LARGEST)
         nodes = Superpixels.of(small, region_of(small))
-        y = most_probable(small, nodes, unary(net, both_ways(net, scene)[0], nodes), net.betas)
+        with torch.inference_mode(), _one_thread():
+            scene = torch.from_numpy(pictures.stretch(image, SIDE)).to(device).permute(2, 0, 1)[None].float() / 255
+            z = unary(net, both_ways(net, scene)[0], nodes)
+            y = most_probable(small, nodes, z, net.betas)
         return to_pixels(image, small, nodes, y, self.refine)
 
 
@@ -75,7 +72,6 @@ class OriginalDCNF:
 
     file: Path
     refine: Refinement = "levin"
-    batch_size: int = 1
 
     @property
     def name(self) -> str:
@@ -89,16 +85,12 @@ class OriginalDCNF:
         """Read the file now. Raises FvridError naming what of it is not understood."""
         _load_original(self.file)
 
-    def predict(self, images: Sequence[Uint8Image], records: Sequence[ImageRecord]) -> list[FloatArray]:
-        """(H, W, 3) each -> (H, W) float32 each. Raises FvridError as `load` does."""
+    def predict(self, image: Uint8Image, record: ImageRecord) -> FloatArray:
+        """(H, W, 3) -> (H, W) float32. Raises FvridError as `load` does."""
         model = _load_original(self.file)
-        with _one_thread():
-            return [self._predict(model, image) for image in images]
-
-    def _predict(self, model: matconvnet.OriginalModel, image: Uint8Image) -> FloatArray:
         small = pictures.shrink(image, _ORIGINAL_LARGEST)
         nodes = Superpixels.of(small, _ORIGINAL_REGION)
-        with torch.inference_mode():
+        with torch.inference_mode(), _one_thread():
             x = torch.from_numpy(small.astype(np.float32)).permute(2, 0, 1)[None] - model.mean
             features = matconvnet.run(model.trunk, x)[0]
             pooling = torch.from_numpy(nodes.pooling(*features.shape[1:])).float()
