@@ -3,7 +3,7 @@
 One module an estimator. To add one: write its module, and a branch in `open_estimator`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, Protocol
 
