@@ -40,7 +40,9 @@ class _Sentences(click.Group):
         except BrokenPipeError:
             raise
         except OSError as error:
-            raise click.ClickException(f"{error.filename or 'a file'}: {error.strerror}.") from None
+            from .files import sentence_of
+
+            raise click.ClickException(sentence_of(error)) from None
 
 
 @contextmanager
@@ -311,6 +313,9 @@ def _noted(listings: "list[Listing]", option: str, value: str) -> "list[Listing]
 def _build(listings: "list[Listing]", out: Path, recipe: "Recipe", workers: int, scheduler: str | None) -> None:
     from .build import build
 
+    given = click.get_current_context().get_parameter_source("workers")
+    if scheduler and given is click.core.ParameterSource.COMMANDLINE:
+        raise OptionError("--workers and --scheduler: the cluster has its own workers; give one.")
     with _bar(sum(len(listing.records) for listing in listings), "build") as progress:
         done = build(listings, out, recipe, workers, progress, scheduler)
     reused = f", {done.reused} of them found finished" if done.reused else ""

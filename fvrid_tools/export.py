@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import re
 import tarfile
 from collections.abc import Callable
@@ -11,8 +12,9 @@ from typing import Literal
 
 from . import files, images
 from .dataset import Dataset, Sample
+from .fog import PerDistance
 from .pictures import AUTHORS_NAME
-from .records import FvridError
+from .records import FARTHEST_M, FvridError
 
 Format = Literal["folder", "webdataset"]
 FORMATS: tuple[Format, ...] = ("folder", "webdataset")
@@ -59,6 +61,13 @@ def _names(data: Dataset) -> list[str]:
     return names
 
 
+def _unit(sample: Sample) -> str:
+    """What beta is per; "" where it is not known."""
+    if math.isnan(sample.beta):
+        return ""
+    return f"{FARTHEST_M:g} m" if isinstance(sample.beta, PerDistance) else "unit of depth"
+
+
 def _members(sample: Sample) -> dict[str, bytes]:
     """The encoded pictures of a sample by kind."""
     columns = {"foggy": sample.encoded("foggy")}
@@ -71,7 +80,7 @@ def _members(sample: Sample) -> dict[str, bytes]:
 def _export_folder(data: Dataset, out: Path, progress: Callable[[int], None]) -> None:
     index = io.StringIO()
     lines = csv.writer(index, lineterminator="\n")
-    lines.writerow(("name", "image_id", "vehicle_id", "camera_id", "split", "beta", "airlight"))
+    lines.writerow(("name", "image_id", "vehicle_id", "camera_id", "split", "beta", "beta_per", "airlight"))
     for position, name in enumerate(_names(data)):
         sample = data[position]
         split = sample.split or "all"
@@ -83,7 +92,9 @@ def _export_folder(data: Dataset, out: Path, progress: Callable[[int], None]) ->
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
         row = sample.row
-        lines.writerow((name, row.image_id, row.vehicle_id, row.camera_id or "", split, row.beta, row.airlight))
+        lines.writerow(
+            (name, row.image_id, row.vehicle_id, row.camera_id or "", split, row.beta, _unit(sample), row.airlight)
+        )
         progress(1)
     files.write_atomic(out / "index.csv", index.getvalue())
 
@@ -108,6 +119,7 @@ def _add_sample(tar: tarfile.TarFile, name: str, sample: Sample) -> None:
         for kind, content in _members(sample).items()
     }
     row = {key: None if value != value else value for key, value in sample.row._asdict().items()}  # nan: null
+    row["beta_per"] = _unit(sample) or None
     members[f"{name}.json"] = json.dumps(row, sort_keys=True).encode()
     for member, content in sorted(members.items()):
         entry = tarfile.TarInfo(member)  # its time is 0, so the same samples give the same tar

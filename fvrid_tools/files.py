@@ -23,18 +23,38 @@ MANIFESTS = (Path(__file__).parents[1] / "manifests", Path(sys.prefix) / "share/
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a neighbour of `path` to write to; it takes the name `path` only if the body succeeds.
 
+    Raises IsADirectoryError where something else than a file has the name; an OSError of the body speaks of `path`.
     No two writers share a neighbour, so that one that was given up for dead harms nothing; what a killed one left
     is for `remove_unfinished`.
     """
+    if path.exists() and not path.is_file():
+        raise IsADirectoryError(errno.EISDIR, "is no file", str(path))
     unfinished = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
     try:
         yield unfinished
         with unfinished.open("rb") as file:
             os.fsync(file.fileno())
         unfinished.replace(path)
-    except BaseException:
+    except BaseException as error:
         unfinished.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename == str(unfinished):
+            error.filename = str(path)
         raise
+
+
+def sentence_of(error: OSError) -> str:
+    """What the system would not do, and how to mend it."""
+    mends = {
+        errno.ENOSPC: "free some space, and run again",
+        errno.EDQUOT: "free some space, and run again",
+        errno.EFBIG: "raise the limit on the size of files, and run again",
+        errno.EACCES: "change its permissions, or name another place",
+        errno.EPERM: "change its permissions, or name another place",
+        errno.EROFS: "name another place",
+        errno.EISDIR: "name a file",
+    }
+    mend = mends.get(error.errno or 0)
+    return f"{error.filename or 'the output'}: {error.strerror}{f'; {mend}' if mend else ''}."
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:

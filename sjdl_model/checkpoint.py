@@ -1,5 +1,6 @@
 """Files that training writes: the checkpoint to go on from, and the weights to use. Both appear whole or not at all."""
 
+import io
 import json
 import subprocess
 from importlib.metadata import version
@@ -37,9 +38,12 @@ def versions() -> str:
 
 
 def save_checkpoint(run: Path, state: dict[str, Any]) -> None:
-    """`state`: tensors, numbers, strings, and dicts and lists of them."""
+    """`state`: tensors, numbers, strings, and dicts and lists of them. Raises OSError where the disk does not take it,
+    which torch, writing by itself, would not say."""
+    content = io.BytesIO()
+    torch.save(state, content)
     with atomic_path(run / CHECKPOINT) as path:
-        torch.save(state, path)
+        path.write_bytes(content.getbuffer())
 
 
 def load_checkpoint(run: Path) -> dict[str, Any]:

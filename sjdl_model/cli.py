@@ -34,12 +34,17 @@ class _Sentences(click.Group):
     """Turns the errors a user can mend into one sentence: exit code 2 for recipes and options, 1 for data."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        from fvrid_tools.files import sentence_of
         from fvrid_tools.records import FvridError
 
         from .config import ConfigError, DataError
 
         try:
             return super().invoke(ctx)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise click.ClickException(sentence_of(error)) from None
         except ConfigError as error:
             raise click.UsageError(str(error)) from None
         except (FvridError, DataError, FloatingPointError) as error:

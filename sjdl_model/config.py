@@ -1,5 +1,6 @@
 """Training recipes: frozen dataclasses, TOML in and out, one-off changes by KEY=VALUE. A misspelt key is an error."""
 
+import copy
 import dataclasses
 import difflib
 import json
@@ -149,9 +150,14 @@ def read_recipe(name_or_path: str, changes: Iterable[str] = ()) -> Recipe:
             raise ConfigError(f"{path}: base = {str(base)!r} leads in a circle; take a base out.")
         passed.add(below)
         values = _over(_read(below), values)
-    for change in changes:
-        _set(values, change)
-    return from_dict(values, str(path))
+    changed, said = copy.deepcopy(values), list(changes)
+    for change in said:
+        _set(changed, change)
+    try:
+        return from_dict(changed, str(path))
+    except ConfigError:
+        from_dict(values, str(path))  # where the file itself is at fault, that is said
+        return from_dict(changed, " ".join(f"--set {change}" for change in said))
 
 
 def from_toml(text: str, where: str) -> Recipe:

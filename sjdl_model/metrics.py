@@ -69,8 +69,8 @@ def bootstrap(sums: NDArray[Any], counts: NDArray[Any] | None = None, seed: int 
 def evaluate(
     query: ArrayLike,
     gallery: ArrayLike,
-    query_ids: Sequence[int] | NDArray[Any],
-    gallery_ids: Sequence[int] | NDArray[Any],
+    query_ids: Sequence[int] | Sequence[str] | NDArray[Any],
+    gallery_ids: Sequence[int] | Sequence[str] | NDArray[Any],
     query_cameras: Sequence[Hashable] | None = None,
     gallery_cameras: Sequence[Hashable] | None = None,
     ranks: int = 50,
@@ -80,7 +80,7 @@ def evaluate(
 ) -> RetrievalScores:
     """Rank the gallery for each query by Euclidean distance and score the ranking.
 
-    query: (Q, D), gallery: (G, D), arrays or tensors.  ids: of each row, whole numbers.  cameras: numbers or names;
+    query: (Q, D), gallery: (G, D), arrays or tensors.  ids: of each row, whole numbers or names.  cameras: the same;
     None, nan or a negative number where not known, or None for all ("camera-less").  Gallery rows of the query's
     vehicle seen by the query's camera are left out, where both cameras are known ("camera-aware").  The order is that
     of the distances in float64.  Ties: a wrong image at the distance of a right one counts as before it, so that the
@@ -90,11 +90,11 @@ def evaluate(
 
     device: torch's, or its name, that multiplies; None: a GPU where there is one.
     Beyond the embeddings about 100 MB are held.
-    Raises DataError where shapes disagree, an embedding is not finite, an id is not a whole number, the gallery is of
-    one vehicle, or no query has a match.
+    Raises DataError where shapes disagree, an embedding is not finite, an id is neither a whole number nor a name, the
+    gallery is of one vehicle, or no query has a match.
     """
     rows = embeddings(query, "query"), embeddings(gallery, "gallery")
-    labels = whole_numbers(query_ids, "query"), whole_numbers(gallery_ids, "gallery")
+    labels = identities(query_ids, gallery_ids)
     cameras = numbered(
         [None] * len(rows[0]) if query_cameras is None else query_cameras,
         [None] * len(rows[1]) if gallery_cameras is None else gallery_cameras,
@@ -114,7 +114,7 @@ def evaluate(
 
 def evaluate_vehicleid(
     rows: ArrayLike,
-    ids: Sequence[int] | NDArray[Any],
+    ids: Sequence[int] | Sequence[str] | NDArray[Any],
     folds: int = FOLDS,
     seed: int = 0,
     ranks: int = 50,
@@ -123,11 +123,12 @@ def evaluate_vehicleid(
     """VehicleID's protocol (Liu et al. 2016): one random image of each vehicle is the gallery, the rest are queries,
     cameras are not looked at, and the scores are means over ten such draws.
 
-    rows: (N, D), ids: (N,) whole numbers.  Of each fold's queries in turn are `average_precision` and its like.
+    rows: (N, D), ids: (N,), as `evaluate` takes them.  Of each fold's queries in turn are `average_precision` and its
+    like.
     device: as in `evaluate`.
     Raises DataError as `evaluate`.
     """
-    every, labels = embeddings(rows, "test"), whole_numbers(ids, "test")
+    every, labels = embeddings(rows, "test"), identities(ids, ids)[0]
     if len(every) != len(labels):
         raise DataError(f"{len(every)} embeddings need as many ids, not {len(labels)}")
     draws = np.random.default_rng(seed)
@@ -269,9 +270,19 @@ def _counts(wanted: NDArray[np.int64], given: NDArray[np.int64]) -> NDArray[np.i
     return counts
 
 
-def whole_numbers(ids: Any, name: str) -> NDArray[np.int64]:
-    """(N,) int64. Raises DataError where an id is not a whole number."""
-    array = np.asarray(ids.detach().cpu() if hasattr(ids, "detach") else ids)
+def identities(query: Any, gallery: Any) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(N,) int64 each: whole numbers as they are; names, all of them strings, numbered alike in both.
+
+    Raises DataError for anything else, such as whole numbers on one side only.
+    """
+    both = [np.asarray(ids.detach().cpu() if hasattr(ids, "detach") else ids) for ids in (query, gallery)]
+    if all(array.dtype.kind in "UO" and all(isinstance(name, str) for name in array.flat) for array in both):
+        numbers = np.unique(np.concatenate([array.astype(str).ravel() for array in both]), return_inverse=True)[1]
+        return numbers[: both[0].size].astype(np.int64), numbers[both[0].size :].astype(np.int64)
+    return _whole_numbers(both[0], "query"), _whole_numbers(both[1], "gallery")
+
+
+def _whole_numbers(array: NDArray[Any], name: str) -> NDArray[np.int64]:
     if array.dtype.kind in "iub" or not array.size:
         return array.astype(np.int64).reshape(-1)
     try:
@@ -279,9 +290,7 @@ def whole_numbers(ids: Any, name: str) -> NDArray[np.int64]:
     except (TypeError, ValueError):
         numbers = np.array([np.nan])
     if array.dtype.kind in "USO" or not (np.isfinite(numbers) & (numbers == np.round(numbers))).all():
-        raise DataError(
-            f"the {name} ids are not whole numbers; number them with numpy.unique(ids, return_inverse=True)"
-        )
+        raise DataError(f"the {name} ids are neither whole numbers nor, in queries and gallery alike, names")
     return numbers.astype(np.int64).reshape(-1)
 
 

@@ -18,7 +18,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from fvrid_tools.dataset import Dataset
-from fvrid_tools.files import make_folder, write_atomic
+from fvrid_tools.files import make_folder, remove_unfinished, write_atomic
 
 from . import norms, processes
 from .card import write_card
@@ -125,10 +125,13 @@ class _Run:
         self._step, self._log = 0, EpochLog()
         if resume:
             self._restore()
+            if processes.rank() == 0:
+                remove_unfinished(run)
         if len(set(processes.objects((self._step, self._domains.data_sha256)))) > 1:
             raise DataError(f"{run}: the machines do not see the same checkpoint and data; name a run that they share.")
         if not resume and processes.rank() == 0:
             make_folder(run)
+            remove_unfinished(run)
             write_atomic(run / RECIPE, to_toml(recipe))
             write_atomic(run / METRICS, "")
         if recipe.compile:

@@ -1,3 +1,4 @@
+import errno
 import json
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from click.testing import CliRunner, Result
 import fvrid_tools
 from fvrid_tools import manifest
 from fvrid_tools.cli import cli as fvrid
+from fvrid_tools.files import atomic_path, sentence_of
 from fvrid_tools.fog import PRESETS
 from sjdl_model.cli import cli as sjdl
 
@@ -120,6 +122,34 @@ def test_an_unwritable_output_is_a_sentence(laid_out: Path, tmp_path: Path) -> N
     assert "cannot be made" in result.stderr
 
 
+def test_what_the_system_refuses_is_a_sentence_with_a_mend(built: Path, tmp_path: Path) -> None:
+    result = run("report", built, "-o", tmp_path)
+    assert result.exit_code == 1
+    assert f"{tmp_path}: is no file; name a file." in result.stderr
+    assert tmp_path.is_dir()
+    error = OSError(errno.ENOSPC, "No space left on device", "a/b.csv")
+    assert sentence_of(error) == "a/b.csv: No space left on device; free some space, and run again."
+    with pytest.raises(FileNotFoundError) as caught, atomic_path(tmp_path / "none" / "x") as unfinished:
+        unfinished.write_text("")
+    assert caught.value.filename == str(tmp_path / "none" / "x")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="of Linux")
+def test_an_output_that_is_full_is_a_sentence(built: Path) -> None:
+    command = [sys.executable, "-m", "fvrid_tools", "stats", str(built)]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: the output: No space left on device; free some space, and run again.")
+
+
+def test_a_cluster_has_its_own_workers(laid_out: Path, tmp_path: Path) -> None:
+    options = ["--src", "veri-wild", "--root", laid_out / "clear", "--depth", "planar", "--out", tmp_path / "o"]
+    result = run("build-syn", *options, "--workers", 2, "--scheduler", "tcp://127.0.0.1:1")
+    assert result.exit_code == 2
+    assert "--workers and --scheduler" in result.stderr
+
+
 def test_a_missing_source_says_where_it_comes_from_in_two_lines(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -135,7 +165,11 @@ def test_a_missing_source_says_where_it_comes_from_in_two_lines(
 
 def test_sjdl_says_what_is_wrong(built: Path, built_real: Path, tmp_path: Path) -> None:
     for arguments, code, words in (
-        (["train", "--run", tmp_path / "r", "--set", "epoch=3"], 2, "did you mean epochs?"),
+        (
+            ["train", "--run", tmp_path / "r", "--set", "epoch=3"],
+            2,
+            "--set epoch=3: there is no key epoch; did you mean",
+        ),
         (["train", "--run", tmp_path / "r", "--recipe", "nothing"], 2, "baseline, default"),
         (["train", "--run", tmp_path / "r", "--data", tmp_path], 1, "no finished dataset"),
         (["train", "--run", tmp_path / "r", "--data", built, "--set", "p=99"], 1, "fewer than p = 99"),

@@ -122,9 +122,9 @@ def test_the_protocol_is_told() -> None:
         (([[np.nan]], [[1.0]], [0], [0]), "not finite"),
         (([[0.0]], [[1.0]], [0, 1], [0]), "as many ids"),
         (([[0.0]], [[1.0], [2.0]], [0], [0, 0]), "one vehicle only"),
-        (([[0.0]], [[1.0], [2.0]], ["a"], ["a", "b"]), "the query ids are not whole numbers"),
-        (([[0.0]], [[1.0], [2.0]], [0], [0, 1.5]), "the gallery ids are not whole numbers"),
-        (([[0.0]], [[1.0], [2.0]], [np.nan], [0, 1]), "the query ids are not whole numbers"),
+        (([[0.0]], [[1.0], [2.0]], ["a"], [0, 1]), "the query ids are neither whole numbers"),
+        (([[0.0]], [[1.0], [2.0]], [0], [0, 1.5]), "the gallery ids are neither whole numbers"),
+        (([[0.0]], [[1.0], [2.0]], [np.nan], [0, 1]), "the query ids are neither whole numbers"),
         (([[0.0]], [["x"], ["y"]], [0], [0, 1]), "not numbers"),
         (([[0.0]], [[1.0], [2.0]], [0], [0, 1], [3], [3, 4]), "no query has a match"),
     ],
@@ -155,6 +155,32 @@ def test_distances_that_float32_cannot_tell_apart_are_ordered_as_in_float64() ->
         query, np.concatenate([gallery, gallery[:3] * 1e6]), ids, np.r_[ids, ids + 200, 500, 501, 502]
     )
     assert many.first_match.tolist() == scores.first_match.tolist()  # far ones leave float32 fewer digits still
+
+
+def test_what_is_equally_far_ties_whatever_the_scale() -> None:
+    gallery = np.array([[3, 4], [5, 0], [0, 5], [4, 3], [10, 0]], np.float32)  # the first four at a distance of 5
+    found = metrics.evaluate(np.zeros((1, 2), np.float32), gallery, [1], [2, 1, 2, 2, 3])
+    assert found.mAP == 1 / 4  # the three wrong ones come before
+    rng = np.random.default_rng(0)
+    rows, ids = rng.integers(-3, 4, (300, 8)).astype(np.float32), rng.integers(0, 30, 300)
+    squared = ((rows[:50, None] - rows[None, 50:]) ** 2).sum(axis=2)
+    expected = []
+    for distance, label in zip(squared, ids[:50], strict=True):
+        near = np.sort(distance[ids[50:] == label])
+        wrong = [(distance[ids[50:] != label] <= one).sum() for one in near]
+        rank = np.arange(1, len(near) + 1)
+        expected.append((rank / (rank + wrong)).mean())
+    assert metrics.evaluate(rows[:50], rows[50:], ids[:50], ids[50:]).mAP == pytest.approx(np.mean(expected), abs=1e-12)
+
+
+def test_vehicles_may_have_names() -> None:
+    rng = np.random.default_rng(0)
+    rows, ids = rng.normal(size=(40, 4)), rng.integers(0, 5, 40)
+    names = [f"vehicle {number}" for number in ids]
+    numbered = metrics.evaluate(rows[:9], rows[9:], ids[:9], ids[9:])
+    assert metrics.evaluate(rows[:9], rows[9:], names[:9], names[9:]).mAP == numbered.mAP
+    assert metrics.evaluate(rows[:9], rows[9:], np.array(names[:9]), np.array(names[9:])).mAP == numbered.mAP
+    assert metrics.evaluate_vehicleid(rows, names).mAP == metrics.evaluate_vehicleid(rows, ids).mAP
 
 
 def test_a_collapsed_network_is_all_ties() -> None:

@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -375,3 +376,12 @@ def test_statistics_may_be_those_of_the_other_domain(built: Path) -> None:
     )
     assert np.allclose(of_synthetic - of_real, 1, atol=1e-4)
     assert np.array_equal(of_synthetic, as_it_is)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="of Linux")
+def test_an_output_that_is_full_is_a_sentence(studied: Path) -> None:
+    command = [sys.executable, "-m", "sjdl_model", "table", str(studied)]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: the output: No space left on device; free some space, and run again.")

@@ -1,3 +1,4 @@
+import errno
 import os
 from pathlib import Path
 
@@ -94,6 +95,20 @@ def test_a_name_that_no_manifest_can_hold_is_said(tmp_path: Path) -> None:
     with Path(os.fsdecode(os.fsencode(tmp_path / "v") + b"/\xff\xfe.jpg")).open("wb"):
         pass
     with pytest.raises(FvridError, match="rename it"):
+        sources.read_source("folder", tmp_path)
+
+
+def test_a_folder_that_cannot_be_read_is_not_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "v").mkdir()
+    scandir = os.scandir
+
+    def refuse(path: str) -> object:
+        if str(path).endswith("/v"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(FvridError, match=r"/v: the folder cannot be read \(Permission denied\)"):
         sources.read_source("folder", tmp_path)
 
 

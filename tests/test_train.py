@@ -1,5 +1,6 @@
 """Short runs of the whole model half on images of FVRID-Mini."""
 
+import errno
 import html
 import json
 import shutil
@@ -122,6 +123,28 @@ def stopping_at(step: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         patch.setattr(Trainer, "step", stop)
         with pytest.raises(KeyboardInterrupt):
             yield
+
+
+def test_a_checkpoint_that_the_disk_does_not_take_is_an_oserror(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    save_checkpoint(tmp_path, {"step": 1})
+    monkeypatch.setattr(Path, "write_bytes", refuse)
+    with pytest.raises(OSError, match="No space left"):
+        save_checkpoint(tmp_path, {"step": 2})
+    assert load_checkpoint(tmp_path) == {"step": 1}
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_what_a_killed_run_left_half_written_goes(built: Path, built_real: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    left = tmp_path / "run/checkpoint.pt.0123abcd.part"
+    left.touch()
+    run(built, built_real, tmp_path / "run", "epochs=1", resume=True)
+    assert not left.exists()
 
 
 @pytest.mark.parametrize(("step", "save_every"), [(0, 0), (1, 1), (3, 0), (3, 1), (3, 2)])

@@ -50,6 +50,12 @@ def count(records: Iterable[ImageRecord]) -> str:
     return f"{len(records)} images of {vehicles} vehicles, {cameras or 'no'} cameras known"
 
 
+def _raise(error: OSError) -> None:
+    raise FvridError(
+        f"{error.filename}: the folder cannot be read ({error.strerror}); mend or remove it, and run again."
+    )
+
+
 def image_paths(root: Path, below: str = "") -> list[str]:
     """The image files in the folder `below` of `root`, by suffix, relative to `root`, with forward slashes, sorted.
 
@@ -58,7 +64,7 @@ def image_paths(root: Path, below: str = "") -> list[str]:
     """
     found, seen = [], set()
     suffixes, top = tuple(SUFFIXES), str(root / below)
-    for folder, subfolders, names in os.walk(top, followlinks=True):
+    for folder, subfolders, names in os.walk(top, onerror=_raise, followlinks=True):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         if (real := os.path.realpath(folder)) in seen:
             subfolders.clear()
