@@ -16,6 +16,7 @@ if sys.platform != "win32":
     import fcntl
 
 _UNFINISHED = re.compile(r".+\.[0-9a-f]{8}\.part")  # the name of a file that is still being written; never read
+_NOT_TEXT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # the last are bytes that are not UTF-8
 MANIFESTS = (Path(__file__).parents[1] / "manifests", Path(sys.prefix) / "share/fvrid/manifests")
 
 
@@ -61,6 +62,11 @@ def write_atomic(path: Path, content: str | bytes) -> None:
     """Write `content` (text as UTF-8 with \\n line ends) so that a reader sees all of it or the old file."""
     with atomic_path(path) as unfinished:
         unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def is_text(name: str) -> bool:
+    """Whether a file name is UTF-8 without control characters, so that a line of text can hold it."""
+    return _NOT_TEXT.search(name) is None
 
 
 def is_unfinished(path: Path) -> bool:

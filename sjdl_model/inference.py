@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from fvrid_tools import images
-from fvrid_tools.files import atomic_path, make_folder, sha256_file
+from fvrid_tools.files import atomic_path, is_text, make_folder, sha256_file
 from fvrid_tools.images import Uint8Image
 from fvrid_tools.records import ImageRefused
 
@@ -86,8 +86,8 @@ def _found(named: Iterable[str | Path], out: Path | None = None) -> list[tuple[P
             raise DataError(f"{one}: no image in this folder ({', '.join(sorted(images.SUFFIXES))}); name another.")
         for path in below:
             whole = root / path
-            if not str(whole).isprintable():
-                raise DataError(f"{str(whole)!a}: the name is not printable UTF-8; rename it.")
+            if not is_text(str(whole)):
+                raise DataError(f"{str(whole)!a}: the name has control characters or is not UTF-8; rename it.")
             found.setdefault(whole.absolute(), (whole, path))
     return sorted(found.values())
 

@@ -101,7 +101,7 @@ def test_images_are_found_sorted_each_once(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"empty: no image in this folder"):
         find_images([tmp_path / "in", tmp_path / "empty"])
     (tmp_path / "empty/a\nb.jpg").touch()
-    with pytest.raises(DataError, match=r"a\\nb\.jpg': the name is not printable"):
+    with pytest.raises(DataError, match=r"a\\nb\.jpg': the name has control characters"):
         find_images([tmp_path / "empty"])
 
 
@@ -149,6 +149,27 @@ def test_options_of_embed_reach_the_network(net: SJDL, run: Path, folder: Path, 
     assert sjdl("embed", "--weights", run, folder, "-o", tmp_path / "e.npz", *options).exit_code == 0
     expected = embed_images(net, find_images([folder]), SIZE, defog=True, before_bn=True)
     assert np.array_equal(np.load(tmp_path / "e.npz")["embeddings"], expected)
+
+
+def test_statistics_are_those_of_the_domain_that_is_named(folder: Path, tmp_path: Path) -> None:
+    architecture = ARCHITECTURE._replace(domain_statistics=True)
+    net = random_network(0, architecture)
+    net.neck.real_mean.fill_(1.0)
+    (tmp_path / "run").mkdir()
+    save_weights(tmp_path / "run", net, architecture, {})
+    found = {}
+    for domain in ("synthetic", "real"):
+        out = tmp_path / f"{domain}.npz"
+        assert sjdl("embed", "--weights", tmp_path / "run", folder, "-o", out, "--domain", domain).exit_code == 0
+        found[domain] = Embeddings.load(out)
+        net.use_statistics_of(domain)
+        assert np.array_equal(found[domain].embeddings, embed_images(net, find_images([folder]), SIZE))
+        assert found[domain].made_by["domain"] == domain
+    assert not np.allclose(found["synthetic"].embeddings, found["real"].embeddings)
+    image = next(folder.rglob("*.jpg"))
+    other = sjdl("search", "--weights", tmp_path / "run", "--gallery", tmp_path / "synthetic.npz", image)
+    assert other.exit_code == 1
+    assert "domain" in other.stderr
 
 
 def test_an_image_that_cannot_be_used_is_named_and_the_rest_is_embedded(

@@ -146,7 +146,8 @@ def test_the_command_writes_it_and_says_what_it_costs(weights: Path, tmp_path: P
     model = onnx.load(out)
     facts = {one.key: one.value for one in model.metadata_props}
     assert facts.pop("fvrid_version")
-    assert facts == {"image_size": "64", "feature": "after-bn", "weights_sha256": sha256_file(weights)}
+    expected = {"image_size": "64", "feature": "after-bn", "domain": "real", "weights_sha256": sha256_file(weights)}
+    assert facts == expected
     assert model.opset_import[0].version >= 18
     (image,), (embedding,) = model.graph.input, model.graph.output
     dims = [[d.dim_param or d.dim_value for d in one.type.tensor_type.shape.dim] for one in (image, embedding)]

@@ -5,11 +5,11 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from ..files import is_text
 from ..images import SUFFIXES
 from ..records import FvridError, ImageRecord, Listing, OptionError, Reject
 
 SOURCE = "folder"
-_NOT_TEXT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # the last are bytes that are not UTF-8
 DEFAULT_PATTERN = r"(?P<vehicle_id>[^/]+)/[^/]+$"
 
 
@@ -51,6 +51,8 @@ def count(records: Iterable[ImageRecord]) -> str:
 
 
 def _raise(error: OSError) -> None:
+    if isinstance(error, FileNotFoundError):
+        return  # a folder that is not there has no images
     raise FvridError(
         f"{error.filename}: the folder cannot be read ({error.strerror}); mend or remove it, and run again."
     )
@@ -60,7 +62,8 @@ def image_paths(root: Path, below: str = "") -> list[str]:
     """The image files in the folder `below` of `root`, by suffix, relative to `root`, with forward slashes, sorted.
 
     Hidden files and folders are left out. Links to folders are followed, each folder once. No file is opened.
-    Raises FvridError where a name has control characters or is not UTF-8, as no manifest could hold it.
+    None where `below` is not there. Raises FvridError where a folder cannot be read, or a name has control characters
+    or is not UTF-8, as no manifest could hold it.
     """
     found, seen = [], set()
     suffixes, top = tuple(SUFFIXES), str(root / below)
@@ -73,6 +76,6 @@ def image_paths(root: Path, below: str = "") -> list[str]:
         prefix = f"{below}{folder[len(top) :]}/".replace(os.sep, "/").lstrip("/")
         found += [prefix + name for name in names if name.lower().endswith(suffixes) and not name.startswith(".")]
     for path in found:
-        if _NOT_TEXT.search(path):
+        if not is_text(path):
             raise FvridError(f"{root}: the file name {path!a} has control characters or is not UTF-8; rename it.")
     return sorted(found)
