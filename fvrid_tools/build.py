@@ -310,13 +310,16 @@ class ShardTask:
         except FvridError:
             return None
 
-    def find_changed(self, shard: Shard, rows: Iterable[Row]) -> Path | None:
+    def find_changed(self, shard: Shard, rows: list[Row]) -> Path | None:
         """A source file of another size than the one that is stored; reading all to compare them would take too long.
 
         rows: the shard's.  Files that are not there any more, and pictures of shards, are not looked at.
+        Raises FvridError where the shard is damaged.
         """
-        stored = zip(rows, shard.sizes("foggy" if self.recipe.fog is None else "clear"), strict=True)
-        sizes = {(row.source, row.source_path): size for row, size in stored}
+        found = shard.sizes("foggy" if self.recipe.fog is None else "clear")
+        if len(found) != len(rows):
+            raise FvridError(f"{self.path}: {len(found)} images for {len(rows)} rows; delete it, and run again.")
+        sizes = {(row.source, row.source_path): size for row, size in zip(rows, found, strict=True)}
         for record in self.records:
             size = sizes.get((record.source, record.source_path))
             here = size is not None and record.image is None and record.path.exists()

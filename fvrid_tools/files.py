@@ -44,7 +44,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def sentence_of(error: OSError) -> str:
-    """What the system would not do, and how to mend it."""
+    """What the system would not do, and how to mend it; the error's own last line where it is not the system's."""
+    if error.strerror is None:
+        return (str(error).strip().splitlines() or [type(error).__name__])[-1]
     mends = {
         errno.ENOSPC: "free some space, and run again",
         errno.EDQUOT: "free some space, and run again",

@@ -257,7 +257,9 @@ class Shard:
         return column in self._blobs
 
     def sizes(self, column: str) -> list[int]:
-        """Bytes of each image's file."""
+        """Bytes of each image's file. Raises FvridError where the shard has no such column."""
+        if column not in self._blobs:
+            raise FvridError(f"{self.path}: the shard has no {column} images; copy it again or rebuild the dataset.")
         sizes: list[int] = np.diff(self._blobs[column][1]).tolist()
         return sizes
 

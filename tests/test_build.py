@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import mini_layouts
 import numpy as np
 import pytest
@@ -148,6 +149,22 @@ def test_a_build_finds_source_files_that_changed(
     assert fvrid_tools.open_dataset(out)[25].encoded("clear") == other.read_bytes()
     changed.unlink()
     assert build.build([listing], out, recipe).reused == 48  # nothing to compare it with
+
+
+def test_a_shard_with_fewer_images_than_rows_is_made_again_or_said(
+    tmp_path: Path, listing: Listing, recipe: build.Recipe, small_shards: None
+) -> None:
+    out = tmp_path / "out"
+    build.build([listing], out, recipe)
+    with h5py.File(out / "shard-00001.h5", "r+") as file:
+        offsets = file["clear/offsets"][:-1]
+        del file["clear/offsets"]
+        file["clear/offsets"] = offsets
+    task = build._tasks(listing.records, out, recipe)[1]
+    assert task.find() is None
+    shard = shards.Shard(task.path)
+    with pytest.raises(FvridError, match="9 images for 10 rows"):
+        task.find_changed(shard, shard.read_rows()[0])
 
 
 def test_a_kill_in_the_first_or_last_moment_leaves_what_can_be_gone_on_with(

@@ -129,6 +129,7 @@ def test_what_the_system_refuses_is_a_sentence_with_a_mend(built: Path, tmp_path
     assert tmp_path.is_dir()
     error = OSError(errno.ENOSPC, "No space left on device", "a/b.csv")
     assert sentence_of(error) == "a/b.csv: No space left on device; free some space, and run again."
+    assert sentence_of(OSError("a worker's\nimage file is truncated")) == "image file is truncated"
     with pytest.raises(FileNotFoundError) as caught, atomic_path(tmp_path / "none" / "x") as unfinished:
         unfinished.write_text("")
     assert caught.value.filename == str(tmp_path / "none" / "x")
