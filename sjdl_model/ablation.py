@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 
 from fvrid_tools import files, page, pool
 from fvrid_tools.dataset import Dataset, open_dataset
@@ -36,7 +36,6 @@ from .conditions import defogging_quality
 from .config import DataError, Recipe, from_toml, read_recipe, same_run, to_toml
 from .data import Counterparts
 from .devices import pick_device, set_precision
-from .domains import Domains
 from .evaluate import Defogger, Embedder, TestSet
 from .network import WEIGHTS, load_network
 from .objectives import defogs
@@ -196,13 +195,12 @@ def _train_start(data: Data, folder: Path, recipe: Recipe) -> None:
 
 def _train_restorer(data: Data, out: Path, recipe: Recipe) -> None:
     """Train the restorer of two-stage arms on the synthetic pairs, with as many steps and images as the networks."""
-    path = out / "restorer" / WEIGHTS
-    if not path.exists():
-        synthetic, _, _ = data.open()
-        files.make_folder(path.parent)
-        device = pick_device(recipe.device)
-        net = train_restorer(Domains(synthetic, None, recipe), recipe, device)
-        files.write_atomic(path, save({name: value.contiguous() for name, value in net.state_dict().items()}))
+    folder = out / "restorer"
+    if (folder / WEIGHTS).exists():
+        _check_recipe(folder, recipe)
+        return
+    synthetic, _, _ = data.open()
+    train_restorer(synthetic, recipe, folder)
 
 
 def _tasks(

@@ -1,10 +1,13 @@
 """The device that a process computes on, and how exact its products are."""
 
 import os
+from contextlib import AbstractContextManager
 
 import torch
 
 from .config import ConfigError
+
+_HALVES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def pick_device(name: str) -> torch.device:
@@ -30,3 +33,8 @@ def set_precision(precision: str, device: torch.device) -> None:
         torch.set_float32_matmul_precision("highest" if precision == "float32" else "high")
         torch.backends.cudnn.allow_tf32 = precision != "float32"
         torch.backends.cudnn.benchmark = True  # images are of one size
+
+
+def autocast(precision: str, device: torch.device) -> AbstractContextManager[None]:
+    """Within it products are made in `precision`, where that is one of the 16-bit types."""
+    return torch.autocast(device.type, _HALVES.get(precision), enabled=precision in _HALVES)

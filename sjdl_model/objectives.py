@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from . import losses, norms, processes
 from .config import IMAGE_TERMS, Recipe, Weights
 from .data import Batch
+from .devices import autocast
 from .network import SJDL, Gather, SJDLOutput, as_it_is
 
 _SUPERVISED, _UNSUPERVISED = IMAGE_TERMS[:1], IMAGE_TERMS[1:]
-_PRECISIONS = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class Objective(nn.Module):
@@ -58,7 +58,7 @@ def run_network(
     net: SJDL, foggy: Tensor, defog: bool, precision: str, gather: Gather = as_it_is, camera: Tensor | None = None
 ) -> SJDLOutput:
     """The network's output in float32, its products being made in `precision`."""
-    with torch.autocast(foggy.device.type, _PRECISIONS.get(precision), enabled=precision in _PRECISIONS):
+    with autocast(precision, foggy.device):
         out = net(foggy, defog=defog, gather=gather, camera=camera)
     return SJDLOutput._make(None if tensor is None else tensor.float() for tensor in out)
 

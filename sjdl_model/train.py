@@ -14,6 +14,7 @@ from typing import Any
 
 import timm
 import torch
+from safetensors.torch import save
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
@@ -31,17 +32,16 @@ from .checkpoint import (
     versions,
 )
 from .config import DataError, Recipe, from_toml, same_run, to_toml
-from .devices import pick_device, set_precision
+from .devices import autocast, pick_device, set_precision
 from .domains import Domains
 from .engine import Clock, EpochLog, NotFiniteError, Step, Trainer, train_steps
-from .network import SJDL, check_image_size
+from .network import SJDL, WEIGHTS, check_image_size
 from .report import METRICS, RECIPE, write_examples, write_report
 from .restorer import Restorer, restorer_loss
 from .schedule import in_warmup, lr_factor
 from .watch import Watch, verdict
 
 NOT_FINITE = "not-finite.json"
-RESTORER_LR = 2e-4
 
 
 class TerminatedError(Exception):
@@ -72,22 +72,52 @@ def train(
         _Run(Domains(data, real, recipe, counterparts), recipe, run, device, resume).train(termination)
 
 
-def train_restorer(domains: Domains, recipe: Recipe, device: torch.device) -> Restorer:
-    """A restorer trained on the synthetic batches of a recipe, step for step, with its schedule; lr is MPRNet's."""
+def train_restorer(data: Dataset, recipe: Recipe, folder: Path) -> None:
+    """Train a Restorer on the synthetic batches of a recipe, step for step, at its rates and in its precision.
+
+    Leaves recipe.toml and weights.safetensors in `folder`; goes on where an earlier call was stopped.
+    Raises DataError where that had another recipe or other data; TerminatedError after SIGTERM.
+    """
+    domains, device = Domains(data, None, recipe), pick_device(recipe.device)
+    set_precision(recipe.precision, device)
     torch.manual_seed(recipe.seed)
     net = Restorer().to(device).to(memory_format=torch.channels_last).train()
-    optimizer = torch.optim.Adam(net.parameters(), lr=RESTORER_LR, fused=True)
-    total = recipe.epochs * domains.steps_per_epoch
-    steps = domains.steps(0, total, pin=device.type == "cuda")
-    for number, (batch, _) in enumerate(tqdm(steps, total=total, desc="restorer", unit=" steps", disable=None)):
-        batch = batch.to(device)
-        assert batch.clear is not None
-        for group in optimizer.param_groups:
-            group["lr"] = RESTORER_LR * lr_factor(number, total)
-        optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(restorer_loss(net(batch.foggy), batch.clear))
-        optimizer.step()
-    return net.eval()
+    optimizer = torch.optim.Adam(net.parameters(), lr=recipe.lr, fused=True)
+    scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "float16")
+    parts: dict[str, Any] = {"net": net, "optimizer": optimizer, "scaler": scaler}
+    facts = {"recipe": to_toml(recipe), "data": domains.data_sha256}
+    first, total = 0, recipe.epochs * domains.steps_per_epoch
+    make_folder(folder)
+    if (folder / CHECKPOINT).exists():
+        state = load_checkpoint(folder)
+        _check_same(folder, state, recipe, domains.data_sha256)
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+        first = int(state["step"])
+    write_atomic(folder / RECIPE, to_toml(recipe))
+    steps = domains.steps(first, total, pin=device.type == "cuda")
+    bar = tqdm(steps, total=total, initial=first, desc="restorer", unit=" steps", disable=None)
+    with _Termination() as termination:
+        for done, (batch, _) in enumerate(bar, start=first + 1):
+            batch = batch.to(device)
+            assert batch.clear is not None
+            for group in optimizer.param_groups:
+                group["lr"] = recipe.lr * lr_factor(done - 1, total)
+            optimizer.zero_grad(set_to_none=True)
+            with autocast(recipe.precision, device):
+                stages = net(batch.foggy)
+            loss = restorer_loss([stage.float() for stage in stages], batch.clear)
+            torch.autograd.backward(scaler.scale(loss))
+            scaler.step(optimizer)
+            scaler.update()
+            if termination.asked or done % domains.steps_per_epoch == 0:
+                states = {name: part.state_dict() for name, part in parts.items()}
+                save_checkpoint(folder, states | facts | {"step": done})
+            if termination.asked:
+                raise TerminatedError(f"{folder}: stopped after step {done}; the same command goes on.")
+    weights = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
+    write_atomic(folder / WEIGHTS, save(weights))
+    (folder / CHECKPOINT).unlink(missing_ok=True)
 
 
 class _Termination:
@@ -250,15 +280,7 @@ class _Run:
         """Load the run's checkpoint and cut metrics.jsonl back to it."""
         state = load_checkpoint(self._folder)
         where = str(self._folder / CHECKPOINT)
-        same = {
-            "recipe": same_run(from_toml(state.get("recipe", ""), where), self._recipe),
-            "data": state.get("data") == self._facts["data"],
-        }
-        for key, holds in same.items():
-            if not holds:
-                raise DataError(
-                    f"{self._folder} was trained with another {key}; resume with the same, or name another --run."
-                )
+        _check_same(self._folder, state, self._recipe, self._facts["data"])
         try:
             self._trainer.restore(state)
             self._step, self._log = int(state["step"]), EpochLog(**state["log"])
@@ -275,6 +297,17 @@ class _Run:
             write_examples(self._folder, self._net, dataset, self._recipe.image_size, self._device)
         write_report(self._folder)
         write_card(self._folder)
+
+
+def _check_same(folder: Path, state: dict[str, Any], recipe: Recipe, data_sha256: str) -> None:
+    """Raises DataError where a checkpoint is not of this recipe and data."""
+    same = {
+        "recipe": same_run(from_toml(state.get("recipe", ""), str(folder / CHECKPOINT)), recipe),
+        "data": state.get("data") == data_sha256,
+    }
+    for key, holds in same.items():
+        if not holds:
+            raise DataError(f"{folder} was trained with another {key}; resume with the same, or name another folder.")
 
 
 def synchronize_norms(net: SJDL) -> None:

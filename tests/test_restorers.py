@@ -1,9 +1,17 @@
 """What two-stage methods put in front of re-identification: the dark channel prior, and a restorer that is trained."""
 
+import signal
+from pathlib import Path
+
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from sjdl_model import dark_channel_prior
+import fvrid_tools
+from sjdl_model import dark_channel_prior, train
+from sjdl_model.checkpoint import CHECKPOINT
+from sjdl_model.config import DataError, read_recipe
+from sjdl_model.network import WEIGHTS
 from sjdl_model.restorer import Restorer, _joined, _parted, restorer_loss
 from sjdl_model.watch import psnr
 
@@ -68,3 +76,30 @@ def test_a_restorer_learns_to_defog_and_every_stage_takes_part() -> None:
         optimizer.step()
     with torch.inference_mode():
         assert psnr(net.defog(foggy), clear) > psnr(foggy, clear) + 4
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+def test_a_training_that_was_stopped_goes_on_to_the_same_weights(
+    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    data = fvrid_tools.open_dataset(built)
+    changes = ["image_size=32", "p=3", "k=2", "epochs=2", "steps_per_epoch=2", "workers=0", f"precision={precision}"]
+    recipe = read_recipe("default", changes)
+    train.train_restorer(data, recipe, tmp_path / "whole")
+
+    def stop(stages: list[torch.Tensor], clear: torch.Tensor) -> torch.Tensor:
+        signal.raise_signal(signal.SIGTERM)
+        return restorer_loss(stages, clear)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "restorer_loss", stop)
+        for step in (1, 2):
+            with pytest.raises(train.TerminatedError, match=f"after step {step}; the same command goes on"):
+                train.train_restorer(data, recipe, tmp_path / "stopped")
+    with pytest.raises(DataError, match="another recipe"):
+        train.train_restorer(data, read_recipe("default", [*changes, "lr=3e-3"]), tmp_path / "stopped")
+    assert not (tmp_path / "stopped" / WEIGHTS).exists()
+    train.train_restorer(data, recipe, tmp_path / "stopped")
+    one, other = (load_file(tmp_path / name / WEIGHTS) for name in ("whole", "stopped"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert not (tmp_path / "stopped" / CHECKPOINT).exists()
