@@ -32,7 +32,7 @@ class Line(NamedTuple):
     gain: float | None  # of `real` over the baseline's, the seeds in pairs
     gain_over_seeds: Interval | None
     gain_over_queries: Interval | None
-    recovered: float | None  # percent: the gain over what fog takes, headroom minus baseline
+    recovered: float | None  # percent: the gain over what fog takes, which is the gain of headroom
     others: dict[str, float]  # means of CMC@1_synthetic, psnr_real_defogged, ...
 
 
@@ -71,16 +71,14 @@ def read_results(path: Path) -> Results:
 
 def compare(results: Scores) -> list[Line]:
     """A line an arm that has scores."""
-    baseline, headroom = results.get("baseline", {}), results.get("headroom", {})
-    clear, foggy = (_mean(_values(of, "mAP_real")) for of in (headroom, baseline))
-    lost = None if clear is None or foggy is None else clear - foggy
+    baseline = results.get("baseline", {})
+    lost = _mean(_gains(results.get("headroom", {}), baseline))
     return [_line(name, of, baseline if name != "baseline" else {}, lost) for name, of in results.items() if of]
 
 
 def _line(name: str, of: Mapping[str, Mapping[str, Any]], baseline: Mapping[str, Any], lost: float | None) -> Line:
     synthetic, real = (_values(of, f"mAP_{domain}") for domain in ("synthetic", "real"))
-    shared = [seed for seed in of if seed in baseline and of[seed]["mAP_real"] is not None]
-    gains = 100 * np.array([of[seed]["mAP_real"] - baseline[seed]["mAP_real"] for seed in shared])
+    shared, gains = _shared(of, baseline), _gains(of, baseline)
     by_query = _by_query(of)
     of_baseline = _by_query({seed: baseline[seed] for seed in shared})
     paired = by_query is not None and of_baseline is not None and len(by_query) == len(of_baseline)
@@ -98,6 +96,16 @@ def _line(name: str, of: Mapping[str, Mapping[str, Any]], baseline: Mapping[str,
         recovered=100 * float(gains.mean()) / lost if lost and len(gains) else None,
         others={score: mean for score, mean in means.items() if mean is not None},
     )
+
+
+def _shared(of: Mapping[str, Mapping[str, Any]], baseline: Mapping[str, Any]) -> list[str]:
+    """Seeds with which an arm and the baseline were scored in real fog."""
+    return [seed for seed in of if seed in baseline and of[seed]["mAP_real"] is not None]
+
+
+def _gains(of: Mapping[str, Mapping[str, Any]], baseline: Mapping[str, Any]) -> NDArray[np.float64]:
+    """In percent, by shared seed."""
+    return 100 * np.array([of[seed]["mAP_real"] - baseline[seed]["mAP_real"] for seed in _shared(of, baseline)])
 
 
 def over_seeds(values: NDArray[np.float64]) -> Interval | None:
