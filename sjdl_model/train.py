@@ -76,7 +76,8 @@ def train_restorer(data: Dataset, recipe: Recipe, folder: Path) -> None:
     """Train a Restorer on the synthetic batches of a recipe, step for step, at its rates and in its precision.
 
     Leaves recipe.toml and weights.safetensors in `folder`; goes on where an earlier call was stopped.
-    Raises DataError where that had another recipe or other data; TerminatedError after SIGTERM.
+    Raises DataError where that had another recipe or other data; TerminatedError after SIGTERM; FloatingPointError
+    where the loss is not finite at the end of an epoch.
     """
     domains, device = Domains(data, None, recipe), pick_device(recipe.device)
     set_precision(recipe.precision, device)
@@ -111,6 +112,8 @@ def train_restorer(data: Dataset, recipe: Recipe, folder: Path) -> None:
             scaler.step(optimizer)
             scaler.update()
             if termination.asked or done % domains.steps_per_epoch == 0:
+                if not torch.isfinite(loss):
+                    raise FloatingPointError(f"{folder}: the restorer's loss of step {done} is not finite; lower lr.")
                 states = {name: part.state_dict() for name, part in parts.items()}
                 save_checkpoint(folder, states | facts | {"step": done})
             if termination.asked:

@@ -103,3 +103,10 @@ def test_a_training_that_was_stopped_goes_on_to_the_same_weights(
     one, other = (load_file(tmp_path / name / WEIGHTS) for name in ("whole", "stopped"))
     assert all(torch.equal(one[name], other[name]) for name in one)
     assert not (tmp_path / "stopped" / CHECKPOINT).exists()
+
+
+def test_a_restorer_that_diverged_is_none(built: Path, tmp_path: Path) -> None:
+    changes = ["image_size=32", "p=3", "k=2", "epochs=1", "steps_per_epoch=3", "workers=0", "lr=1e30"]
+    with pytest.raises(FloatingPointError, match=r"restorer's loss of step 3 is not finite; lower lr"):
+        train.train_restorer(fvrid_tools.open_dataset(built), read_recipe("default", changes), tmp_path / "restorer")
+    assert [path.name for path in (tmp_path / "restorer").iterdir()] == ["recipe.toml"]
