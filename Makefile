@@ -14,7 +14,7 @@ GPUS   ?= 1
 DEMO   := build/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo train eval report test test-all lint format mini depth ablation-data ablate ablate-stages ablate-methods settle check-mini bench
+.PHONY: help install demo train eval report test test-fast lint format mini depth ablation-data ablate ablate-stages ablate-methods settle check-mini bench
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,11 +53,13 @@ eval: install  ## score a run on DATA, and on REAL where there is one: DATA= REA
 report: install  ## every condition of a run on DATA, and on REAL where there is one, as a page: DATA= REAL= RUN=
 	$(BIN)/sjdl report --run $(RUN) --data $(DATA) $(if $(REAL),--real $(REAL))
 
-test: install  ## the fast tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
-test-all: install  ## all tests, whole-pipeline runs included
-	$(BIN)/python -m pytest -m "slow or not slow"
+test: install  ## all tests
+	$(PYTEST) -m "slow or not slow"
+
+test-fast: install  ## without those that kill processes, compile or train until something is learned
+	$(PYTEST)
 
 lint: install  ## check style, types and the import rule; edits nothing
 	$(BIN)/ruff check .

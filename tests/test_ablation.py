@@ -137,6 +137,7 @@ def test_what_is_not_known_is_trained(ablated: tuple[list[str], Path], tmp_path:
     assert {path.name for path in (tmp_path / "out/runs/baseline").iterdir()} == {"1"}
 
 
+@pytest.mark.slow
 def test_several_runs_at_once_give_the_same_scores(ablated: tuple[list[str], Path], tmp_path: Path) -> None:
     arguments, out = ablated
     again = [*arguments[:-1], str(tmp_path / "out"), "--jobs", "2", "--arms", "baseline", "--seeds", "2"]

@@ -57,6 +57,7 @@ def build(out: Path, *options: str) -> Result:
     return CliRunner().invoke(cli, ["build-syn", "--src", "mini", "--out", str(out), *options])
 
 
+@pytest.mark.slow
 def test_a_cluster_that_loses_a_worker_writes_the_bytes_of_one_process(
     tmp_path: Path, cluster: tuple[str, list["subprocess.Popen[bytes]"]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

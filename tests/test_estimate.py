@@ -200,6 +200,7 @@ def test_accuracy_of_the_truth_is_perfect():
     assert correlation(a, np.ones_like(a)) == 0
 
 
+@pytest.mark.slow
 def test_training_from_a_render(tmp_path, monkeypatch):
     pytest.importorskip("mitsuba")
     from fvrid_tools.depth.dcnf import training

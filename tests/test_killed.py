@@ -53,6 +53,7 @@ def finished_shards(out: Path) -> dict[str, tuple[int, int]]:
     return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in out.glob("shard-*.h5")}
 
 
+@pytest.mark.slow
 def test_killed_at_twenty_random_moments(undisturbed: Path, out: Path) -> None:
     rng = random.Random(0)
     began = time.monotonic()
@@ -75,6 +76,7 @@ def test_killed_at_twenty_random_moments(undisturbed: Path, out: Path) -> None:
     assert contents(out) == contents(undisturbed)
 
 
+@pytest.mark.slow
 def test_an_interrupt_is_one_sentence_and_leaves_no_process(out: Path) -> None:
     slow = "--codec", "png"
     process = start(out, *slow, start_new_session=True, preexec_fn=heed_interrupts)

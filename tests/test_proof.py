@@ -105,6 +105,7 @@ def test_the_losses_of_ten_steps_are_those_written_down() -> None:
         assert found[name] == pytest.approx(values, rel=5e-3, abs=1e-3), name
 
 
+@pytest.mark.slow
 def test_twelve_vehicles_are_learned_by_heart(built: Path, tmp_path: Path) -> None:
     """In fog, flipped and cropped, by one of timm's smallest networks: every image finds its vehicle's others first."""
     data = fvrid_tools.open_dataset(built)

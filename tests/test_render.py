@@ -364,6 +364,7 @@ def test_counterparts_are_the_clear_images_of_pairs_for_every_view(rendered):
     assert all(view.cells["fog"] == view.cells["pair"].strip("0") == "" for view in mini.find_views(root, "clear"))
 
 
+@pytest.mark.slow
 def test_a_stopped_render_goes_on_and_gives_the_same_bytes(rendered):
     paths = sorted(path for path in (rendered / "clear").rglob("*.*") if path.is_file())
     before = {path: path.read_bytes() for path in paths}
