@@ -61,6 +61,19 @@ class _Apart:
         finally:
             self.running_mean, self.running_var = ours
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickles find a class by its name, and this one was made while the program ran."""
+        return _blank, (type(self).__bases__[1],), vars(self)
+
+
+def _apart(kind: type[Any]) -> Any:
+    return type(f"Apart{kind.__name__}", (_Apart, kind), {})
+
+
+def _blank(kind: type[Any]) -> Any:
+    made = _apart(kind)
+    return made.__new__(made)
+
 
 def keep_apart(net: nn.Module) -> None:
     """Give every batch norm of a network a second set of running statistics, unless it has one."""
@@ -70,8 +83,7 @@ def keep_apart(net: nn.Module) -> None:
         if isinstance(module, _BatchNorm) and module.running_mean is not None and module.running_var is not None:
             module.register_buffer("real_mean", module.running_mean.clone())
             module.register_buffer("real_var", module.running_var.clone())
-            kind = type(module)
-            module.__class__ = type(f"Apart{kind.__name__}", (_Apart, kind), {})
+            module.__class__ = _apart(type(module))
 
 
 def are_apart(net: nn.Module) -> bool:

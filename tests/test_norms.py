@@ -1,6 +1,8 @@
 """Norms: local contrast, running statistics kept apart for the two domains, instance norm for half of the channels."""
 
+import copy
 import math
+import pickle
 from pathlib import Path
 
 import pytest
@@ -63,6 +65,10 @@ def test_a_network_is_saved_with_both_and_loaded_for_real_fog(tmp_path: Path) ->
     assert torch.equal(loaded.embed(images), real)
     loaded.use_statistics_of("synthetic")
     assert torch.equal(loaded.embed(images), synthetic)
+    for again in (pickle.loads(pickle.dumps(loaded)), copy.deepcopy(loaded)):  # as processes that are spawned get it
+        assert torch.equal(again.embed(images), synthetic)
+        again.use_statistics_of("real")
+        assert torch.equal(again.embed(images), real)
 
 
 def before_squashing(contrast: torch.Tensor) -> torch.Tensor:
