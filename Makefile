@@ -58,7 +58,7 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 test: install  ## all tests
 	$(PYTEST) -m "slow or not slow"
 
-test-fast: install  ## without those that kill processes, compile or train until something is learned
+test-fast: install  ## all but those that kill processes, compile or train until something is learned
 	$(PYTEST)
 
 lint: install  ## check style, types and the import rule; edits nothing
