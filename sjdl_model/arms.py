@@ -96,6 +96,7 @@ START = Arm(
         "domain_statistics=false",
         "unit_embedding=false",
         "ibn=false",
+        "whole_contrast=false",
         "weights.agreement_shared=0",
         "weights.agreement_embedding=0",
         *NO_DEFOGGING,

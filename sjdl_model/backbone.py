@@ -23,6 +23,7 @@ class Backbone(nn.Module):
 
     local_contrast: images go in as norms.local_contrast makes them, which takes away most of what fog does, in place of
     the normalisation by the mean and deviation of ImageNet.
+    whole_contrast: norms.whole_contrast as well, in three more channels, which begin without weight.
     ibn: half of the channels of the first norm of every block of the first three stages are normalised by image, as in
     IBN-Net-a (Pan et al. 2018), whose published weights can be taken; with others these norms begin as the batch norms.
     transreid: (pixels a side, number of cameras), of a vision transformer to be made as in transreid.py.
@@ -38,11 +39,14 @@ class Backbone(nn.Module):
         pretrained: bool | str = False,
         last_stride: int | None = None,
         local_contrast: bool = False,
+        whole_contrast: bool = False,
         ibn: bool = False,
         transreid: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
-        self.local_contrast = local_contrast
+        if whole_contrast and not local_contrast:
+            raise ConfigError("whole_contrast comes beside local_contrast; set local_contrast=true.")
+        self.local_contrast, self.whole_contrast = local_contrast, whole_contrast
         self.takes_cameras = transreid is not None
         self.stages: Any
         self.channels: list[int]
@@ -51,7 +55,7 @@ class Backbone(nn.Module):
         if transreid is not None:
             self.stages = _create_transreid(name, pretrained, given, *transreid)
             self.channels, self.strides = self.stages.channels, self.stages.strides
-            self._normalise_as(self.stages.pretrained_cfg)
+            self._prepare_input(self.stages.pretrained_cfg)
             return
         published = given if given and any(".IN." in key for key in given) else None
         if published and not ibn:
@@ -71,21 +75,30 @@ class Backbone(nn.Module):
             raise ConfigError(f"backbone {name} cannot have ibn: it is of ResNets; set ibn=false.")
         if published:
             _fill(self.stages, published, f"{pretrained}: not weights of {name} with ibn")
-        self._normalise_as(self.stages.pretrained_cfg)
+        self._prepare_input(self.stages.pretrained_cfg)
 
-    def _normalise_as(self, normalisation: dict[str, Any]) -> None:
+    def _prepare_input(self, normalisation: dict[str, Any]) -> None:
         for key in ("mean", "std"):
             self.register_buffer(key, torch.tensor(normalisation[key]).view(1, 3, 1, 1), persistent=False)
+        if self.whole_contrast:
+            _add_channels(self.stages, 3)
 
     def forward(self, image: Tensor, camera: Tensor | None = None) -> list[Tensor]:
         """image: (B, 3, H, W) in [0, 1].  camera: (B,) where the backbone takes cameras.
 
         -> four maps (B, channels[i], H / strides[i], W / strides[i]).
         """
-        normal = norms.local_contrast(image) if self.local_contrast else (image - self.mean) / self.std
+        normal = self._normal(image)
         maps: list[Tensor] = self.stages(normal, camera) if self.takes_cameras else self.stages(normal)
         last = getattr(self.stages, "output_fmt", "NCHW") == "NHWC"  # as of Swin
         return [one.permute(0, 3, 1, 2) for one in maps] if last else maps
+
+    def _normal(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, 3 or 6, H, W), as the stages take it."""
+        if not self.local_contrast:
+            return (image - self.mean) / self.std
+        local = norms.local_contrast(image)
+        return torch.cat([local, norms.whole_contrast(image)], dim=1) if self.whole_contrast else local
 
 
 def _create_transreid(
@@ -158,6 +171,14 @@ def _made(name: str, pretrained: bool | str, make: Callable[[], Any], prefix: st
 
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:160]
+
+
+def _add_channels(stages: nn.Module, count: int) -> None:
+    """Let the first convolution take `count` more channels of input, which have no weight yet."""
+    first = next(module for module in stages.modules() if isinstance(module, nn.Conv2d))
+    new = first.weight.new_zeros(first.out_channels, count, *first.kernel_size)
+    first.weight = nn.Parameter(torch.cat([first.weight.detach(), new], dim=1))
+    first.in_channels += count
 
 
 def _unstride_last_stage(stages: Any) -> bool:

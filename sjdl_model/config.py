@@ -84,6 +84,7 @@ class Recipe:
     transreid: bool = False  # the backbone is a vision transformer, with camera embedding and jigsaw branch
     ibn: bool = False  # half of the channels of a ResNet's first norms by instance (IBN-a)
     local_contrast: bool = False  # the backbone sees local contrast (norms.py), not the image normalised as ImageNet's
+    whole_contrast: bool = False  # and contrast over the whole image beside it, in three more channels
     seed: int = 0
     workers: int = 2  # processes that decode images; their number changes no number
     precision: str = "float32"  # of the network's products in training; losses and weights are float32 in any case

@@ -73,6 +73,7 @@ class Domains:
             last_stride=recipe.last_stride,
             image_size=recipe.image_size,
             local_contrast=recipe.local_contrast,
+            whole_contrast=recipe.whole_contrast,
             ibn=recipe.ibn,
             domain_statistics=recipe.domain_statistics,
             unit_embedding=recipe.unit_embedding,

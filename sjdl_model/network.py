@@ -41,7 +41,7 @@ class SJDL(nn.Module):
 
     num_synthetic, num_real: training vehicles of the two domains (num_real may be 0).
     backbone: any timm model with four feature stages; pretrained: True, False, or a local weights file.
-    local_contrast, ibn, transreid: see Backbone.
+    local_contrast, whole_contrast, ibn, transreid: see Backbone.
     domain_statistics: batch norm has running statistics of its own for each domain; see `use_statistics_of`.
     unit_embedding: what `embed` gives after BN has a length of 1, so that Euclidean distance ranks as the cosine does
     (Luo et al. 2019); the losses see it as it was.
@@ -58,6 +58,7 @@ class SJDL(nn.Module):
         last_stride: int | None = None,
         pretrained: bool | str = False,
         local_contrast: bool = False,
+        whole_contrast: bool = False,
         ibn: bool = False,
         domain_statistics: bool = False,
         unit_embedding: bool = False,
@@ -71,6 +72,7 @@ class SJDL(nn.Module):
             pretrained=pretrained,
             last_stride=last_stride,
             local_contrast=local_contrast,
+            whole_contrast=whole_contrast,
             ibn=ibn,
             transreid=transreid,
         )
@@ -172,6 +174,7 @@ class Architecture(NamedTuple):
     ibn: bool = False
     transreid: bool = False
     cameras: tuple[str, ...] = ()
+    whole_contrast: bool = False
 
     def build(self, pretrained: bool | str = False) -> SJDL:
         net = SJDL(
@@ -182,6 +185,7 @@ class Architecture(NamedTuple):
             last_stride=self.last_stride,
             pretrained=pretrained,
             local_contrast=self.local_contrast,
+            whole_contrast=self.whole_contrast,
             ibn=self.ibn,
             domain_statistics=self.domain_statistics,
             unit_embedding=self.unit_embedding,

@@ -6,7 +6,7 @@ In training every batch is of one domain and is normalised by itself. One set of
 in turn, is that of neither: the test would see another network than the training.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -30,9 +30,19 @@ def local_contrast(image: Tensor) -> Tensor:
     mean absolute one, large values being squashed, because a lamp is no measure of what the fog leaves of the rest.
     H and W are multiples of 32. The means are those of cells, so that a window of half the image costs next to nothing.
     """
+    return _contrast(image, _local_mean)
+
+
+def whole_contrast(image: Tensor) -> Tensor:
+    """The same with the mean and the deviation of the whole image for a window: what is large keeps its contrast, and
+    what is far away, where fog is thicker, less of it."""
+    return _contrast(image, lambda x: x.mean(dim=(2, 3), keepdim=True))
+
+
+def _contrast(image: Tensor, mean: Callable[[Tensor], Tensor]) -> Tensor:
     grey = image.mean(dim=1, keepdim=True)
-    means = _local_mean(torch.cat([image, grey], dim=1))
-    deviation = _DEVIATION * _local_mean((grey - means[:, 3:]).abs())
+    means = mean(torch.cat([image, grey], dim=1))
+    deviation = _DEVIATION * mean((grey - means[:, 3:]).abs())
     return MOST_CONTRAST * torch.tanh((image - means[:, :3]) / (MOST_CONTRAST * (deviation + LEAST_CONTRAST)))
 
 

@@ -119,6 +119,48 @@ def test_local_contrast_is_the_same_in_fog_of_one_depth() -> None:
     assert torch.isfinite(levelled.embed(torch.full((1, 3, 64, 64), 0.5))).all()
 
 
+def test_whole_contrast_by_hand() -> None:
+    image = torch.full((1, 3, 64, 64), 0.2)
+    image[..., 32:] = 0.6
+    image[:, 0] += 0.1  # grey: 0.2333 and 0.6333, a mean absolute deviation of 0.2
+    expected = 2 * math.tanh(0.2 / (1.25 * 0.2 + 0.01) / 2)
+    found = norms.whole_contrast(image)
+    assert torch.allclose(found, torch.where(image > 0.5, expected, -expected), atol=1e-5)
+    assert norms.local_contrast(image)[..., 0].abs().max() < 0.05  # what the local one does not see
+    ours, foggy = (before_squashing(norms.whole_contrast(x)) for x in (image, 0.5 * image + 0.4))
+    assert torch.cosine_similarity(ours.flatten(1), foggy.flatten(1)).min() > 0.9999
+
+
+@pytest.mark.parametrize("name", ["resnet18", "test_convnext", "transreid"])
+def test_whole_contrast_comes_in_channels_that_begin_without_weight(name: str) -> None:
+    kind = {"last_stride": 2, "local_contrast": True}
+    kind |= {"transreid": (64, 2)} if name == "transreid" else {}
+    backbone = "vit_tiny_patch16_224" if name == "transreid" else name
+    torch.manual_seed(0)
+    net = Backbone(backbone, **kind).eval()
+    torch.manual_seed(0)
+    wider = Backbone(backbone, whole_contrast=True, **kind).eval()
+    image = torch.rand(2, 3, 64, 64)
+    camera = torch.tensor([0, 1])
+    for ours, theirs in zip(net(image, camera), wider(image, camera), strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-5)
+    first = next(p for p in wider.stages.parameters() if p.ndim == 4)
+    assert first.shape[1] == 6
+    sum(one.square().mean() for one in wider(image, camera)).backward()
+    assert first.grad[:, 3:].abs().max() > 0  # and learn
+    with pytest.raises(ConfigError, match="local_contrast=true"):
+        Backbone(backbone, whole_contrast=True, **kind | {"local_contrast": False})
+
+
+def test_whole_contrast_can_begin_with_weights_of_three_channels(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    stages = Backbone("resnet18", last_stride=2).stages
+    torch.save(stages.state_dict(), tmp_path / "weights.pt")
+    net = Backbone("resnet18", pretrained=str(tmp_path / "weights.pt"), local_contrast=True, whole_contrast=True)
+    assert torch.equal(net.stages["conv1"].weight[:, :3], stages["conv1"].weight)
+    assert not net.stages["conv1"].weight[:, 3:].any()
+
+
 def test_half_of_the_channels_are_normalised_by_image() -> None:
     torch.manual_seed(0)
     plain, mixed = (Backbone("resnet18", ibn=on, last_stride=2) for on in (False, True))

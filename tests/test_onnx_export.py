@@ -22,7 +22,13 @@ from sjdl_model.config import DataError
 from sjdl_model.network import SJDL, Architecture
 
 SIZE = 64
-BACKBONES = ("resnet18", "resnet50", "resnet18+ibn", "resnet18+local_contrast+unit_embedding", "convnext_atto")
+BACKBONES = (
+    "resnet18",
+    "resnet50",
+    "resnet18+ibn",
+    "resnet18+local_contrast+whole_contrast+unit_embedding",
+    "convnext_atto",
+)
 
 
 def architecture(backbone: str) -> Architecture:
