@@ -15,6 +15,7 @@ are the operators that take most time, by torch's profiler.
 """
 
 import argparse
+import os
 import sys
 import time
 from collections import deque
@@ -55,7 +56,7 @@ def arguments() -> argparse.Namespace:
 def datasets(folder: Path) -> tuple[Dataset, Dataset]:
     recipes = {"clear": BuildRecipe(depth=open_estimator("source"), fog=PRESETS["paper"]), "real": BuildRecipe()}
     for part, recipe in recipes.items():
-        build([read_source("mini", part=part)], folder / part, recipe, workers=2)
+        build([read_source("mini", part=part)], folder / part, recipe, workers=os.cpu_count() or 1)
         write_split(folder / part, seed=0)
     return open_dataset(folder / "clear"), open_dataset(folder / "real")
 

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +109,7 @@ def finish(arguments: argparse.Namespace, results: dict[str, Any], failures: lis
         "cpu": cpu[0] if cpu else platform.processor(),
         "cores": len(cpu),
         "python": platform.python_version(),
-        "versions": {name: version(name) for name in PACKAGES},
+        "versions": _versions(),
         **({"rounds": arguments.rounds} if "rounds" in arguments else {}),
         "results": results,
     }
@@ -119,6 +119,16 @@ def finish(arguments: argparse.Namespace, results: dict[str, Any], failures: lis
         arguments.out.write_text(text + "\n")
     if failures:
         sys.exit("\n".join(failures))
+
+
+def _versions() -> dict[str, str | None]:
+    found: dict[str, str | None] = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:  # of an extra
+            found[name] = None
+    return found
 
 
 def _lines(path: Path) -> list[str]:
