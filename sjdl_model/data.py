@@ -128,15 +128,14 @@ class TrainingSet(Dataset[Batch]):
     def __getitem__(self, visit: Visit) -> Batch:
         """One image, without the leading B."""
         sample = self.data[visit.image]
-        channels = transforms.augment(self._channels(sample), self.size, visit.seed, self.edge_padding)
-        return self._batch(visit.image, channels, **self._redrawn(sample, visit.seed))
+        scene = [transforms.augment(image, self.size, visit.seed, self.edge_padding) for image in self._scene(sample)]
+        return self._batch(visit.image, scene, **self._redrawn(sample, visit.seed))
 
     def as_it_is(self, position: int) -> Batch:
         """One image in its stored fog, resized and not augmented, without the leading B."""
-        return self._batch(position, transforms.resize(self._channels(self.data[position]), self.size))
+        return self._batch(position, [transforms.resize(one, self.size) for one in self._scene(self.data[position])])
 
-    def _batch(self, position: int, channels: Tensor, **redrawn: Tensor) -> Batch:
-        images = torch.split(channels, 3)
+    def _batch(self, position: int, images: list[Tensor], **redrawn: Tensor) -> Batch:
         row = self.data.rows[position]
         real = row.domain == "real"
         return Batch(
@@ -149,13 +148,14 @@ class TrainingSet(Dataset[Batch]):
             **redrawn,
         )
 
-    def _channels(self, sample: Sample) -> Tensor:
-        """(3 or 6, H, W): what identities are learned from, and the clear image where it is another that is known."""
+    def _scene(self, sample: Sample) -> list[Tensor]:
+        """One or two (3, H, W): what identities are learned from, and the clear image where it is another that is
+        known."""
         known = sample.clear if self.counterparts is None else self.counterparts.of(sample.image_id)
         scene = [known if self.clear and known is not None else sample.foggy]
         if known is not None and not self.clear:
             scene.append(known)
-        return torch.from_numpy(np.concatenate(scene, axis=2)).permute(2, 0, 1)
+        return [torch.from_numpy(image).permute(2, 0, 1) for image in scene]
 
     def _redrawn(self, sample: Sample, seed: int) -> dict[str, Tensor]:
         if self.fog is None or sample.depth is None:
@@ -202,7 +202,14 @@ class Counterparts:
 
 def collate(items: Sequence[Batch]) -> Batch:
     columns = zip(*items, strict=True)
-    return Batch._make(None if column[0] is None else torch.stack(column) for column in columns)
+    return Batch._make(None if column[0] is None else _stacked(column) for column in columns)
+
+
+def _stacked(column: Sequence[Tensor]) -> Tensor:
+    """Images channels last, as they were decoded and as they are to be: else each would be turned twice."""
+    if column[0].ndim != 3:
+        return torch.stack(list(column))
+    return torch.stack([image.permute(1, 2, 0) for image in column]).permute(0, 3, 1, 2)
 
 
 def training_batches(
