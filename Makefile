@@ -88,8 +88,9 @@ check-mini: install  ## measure FVRID-Mini: texture, the gap of its fog, difficu
 	status=0; for script in benchmarks/mini_*.py; do \
 	    $(BIN)/python $$script --out build/bench/$$(basename $$script .py).json || status=1; done; exit $$status
 
+JOBS   ?= 2
 KNOWN   = $(if $(SET),,$(addprefix --known ,$(wildcard docs/ablation.json)))
-ABLATE  = $(BIN)/sjdl ablate --data build/ablation/syn --real build/ablation/real --recipe ablation --jobs 2 $(addprefix --set ,$(SET))
+ABLATE  = $(BIN)/sjdl ablate --data build/ablation/syn --real build/ablation/real --recipe ablation --jobs $(JOBS) $(addprefix --set ,$(SET))
 CONTROLLED = --counterparts build/ablation/counterparts
 
 ablation-data: install

@@ -136,8 +136,7 @@ def main() -> None:
         if recipe.compile:
             net.backbone.compile()
             net.firm.compile()
-        pin = device.type == "cuda"
-        pair = next(domains.steps(0, 1, pin=pin))
+        pair = next(domains.steps(0, 1, device))
         images = sum(len(batch.label) for batch in pair if batch is not None)
 
         def train(steps: Iterator[Step]) -> None:
@@ -149,9 +148,9 @@ def main() -> None:
             deque(steps, maxlen=0)
 
         rates = {
-            "training": images_per_second(train, domains.steps(0, options.steps, pin), images, device),
+            "training": images_per_second(train, domains.steps(0, options.steps, device), images, device),
             "network": images_per_second(train, repeat(pair, options.steps), images, device),
-            "loader": images_per_second(load, domains.steps(0, options.steps, pin), images, device),
+            "loader": images_per_second(load, domains.steps(0, options.steps, device), images, device),
         }
         peak = torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else None
         matmul = matmul_rate(device, recipe)

@@ -253,6 +253,19 @@ def stretch(image: Uint8Image, size: int) -> Uint8Image:
     return np.asarray(cv2.resize(image, (size, size), interpolation=how), dtype=np.uint8)
 
 
+def moved(image: NDArray[Any], top: int, left: int, *, edge: bool) -> NDArray[Any]:
+    """What a window as large as the image sees whose corner is at (top, left) pixels, which may be negative: beyond the
+    image black, or the pixels of its edge.
+
+    image: (H, W, C) uint8 or float32, and so is the result.  top, left: fewer than H and W either way.
+    """
+    height, width = image.shape[:2]
+    inside = image[max(0, top) : height + min(0, top), max(0, left) : width + min(0, left)]
+    around = (max(0, -top), max(0, top), max(0, -left), max(0, left))
+    found: NDArray[Any] = cv2.copyMakeBorder(inside, *around, cv2.BORDER_REPLICATE if edge else cv2.BORDER_CONSTANT)
+    return found.reshape(image.shape)
+
+
 def darkest_around(plane: Uint8Image, size_px: int) -> Uint8Image:
     """(H, W) uint8 -> (H, W): the least of the square neighbourhood, `size_px` across, of each pixel."""
     return np.asarray(cv2.erode(plane, np.ones((size_px, size_px), np.uint8)), dtype=np.uint8)

@@ -87,6 +87,7 @@ class Recipe:
     whole_contrast: bool = False  # and contrast over the whole image beside it, in three more channels
     seed: int = 0
     workers: int = 2  # processes that decode images; their number changes no number
+    cache: bool = False  # keep the decoded training images on the device, for small ones; changes no number
     precision: str = "float32"  # of the network's products in training; losses and weights are float32 in any case
     compile: bool = False  # torch.compile the network: minutes at the start, faster steps where it helps
     device: str = "auto"  # "auto" takes a GPU where there is one
@@ -131,7 +132,7 @@ class Recipe:
 
 
 # What may differ when a run is resumed: where it is computed and how often it is saved, not what.
-_CIRCUMSTANCES = {"workers", "compile", "device", "save_every"}
+_CIRCUMSTANCES = {"workers", "cache", "compile", "device", "save_every"}
 
 _TABLES: dict[str, type] = {"weights": Weights, "fog": Fog}
 

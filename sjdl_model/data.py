@@ -16,9 +16,9 @@ from fvrid_tools.fog import FogRange, relative_distance
 from fvrid_tools.images import Uint8Image
 from fvrid_tools.records import Row
 
-from . import processes, transforms
+from . import transforms
 from .config import DataError
-from .samplers import PKSampler, Steps, Visit
+from .samplers import Steps, Visit
 
 VALIDATION = 8  # images looked at after each epoch
 SPARE_FROM = 800  # images: from so many on, those eight are held out of training
@@ -129,13 +129,34 @@ class TrainingSet(Dataset[Batch]):
         """One image, without the leading B."""
         sample = self.data[visit.image]
         scene = [transforms.augment(image, self.size, visit.seed, self.edge_padding) for image in self._scene(sample)]
-        return self._batch(visit.image, scene, **self._redrawn(sample, visit.seed))
+        depth = self._depth(sample)
+        if depth is not None:
+            depth = transforms.augment(depth, self.size, visit.seed, self.edge_padding).clamp(0, 1)
+        return self._batch(visit.image, scene, depth)._replace(**self.draw_fog(visit.seed))
 
     def as_it_is(self, position: int) -> Batch:
         """One image in its stored fog, resized and not augmented, without the leading B."""
-        return self._batch(position, [transforms.resize(one, self.size) for one in self._scene(self.data[position])])
+        sample = self.data[position]
+        depth = self._depth(sample)
+        scene = [transforms.resize(image, self.size) for image in self._scene(sample)]
+        return self._batch(position, scene, None if depth is None else transforms.resize(depth, self.size))
 
-    def _batch(self, position: int, images: list[Tensor], **redrawn: Tensor) -> Batch:
+    def draw_fog(self, seed: int) -> dict[str, Tensor]:
+        """`fog` and `noise` of a Batch, without the leading B, where the fog is to be drawn anew."""
+        if self.fog is None:
+            return {}
+        draws = np.random.default_rng([seed, 1])  # another stream than the augmentation's
+        fog = torch.tensor(
+            [draws.uniform(*limits) for limits in (self.fog.beta, self.fog.airlight)], dtype=torch.float32
+        )
+        noise = {"noise": torch.tensor(draws.uniform(0, self.noise), dtype=torch.float32)} if self.noise else {}
+        return {"fog": fog, **noise}
+
+    def camera_numbers(self) -> Tensor:
+        """(N,) int64, of each image."""
+        return torch.tensor([camera_number(self.cameras, row) for row in self.data.rows])
+
+    def _batch(self, position: int, images: list[Tensor], depth: Tensor | None) -> Batch:
         row = self.data.rows[position]
         real = row.domain == "real"
         return Batch(
@@ -143,9 +164,9 @@ class TrainingSet(Dataset[Batch]):
             clear=None if real else images[-1],
             label=torch.tensor(self.labels[position]),
             position=torch.tensor(position),
+            depth=depth,
             counterpart=images[1] if real and len(images) > 1 else None,
             camera=torch.tensor(camera_number(self.cameras, row)) if self.cameras else None,
-            **redrawn,
         )
 
     def _scene(self, sample: Sample) -> list[Tensor]:
@@ -157,19 +178,12 @@ class TrainingSet(Dataset[Batch]):
             scene.append(known)
         return [torch.from_numpy(image).permute(2, 0, 1) for image in scene]
 
-    def _redrawn(self, sample: Sample, seed: int) -> dict[str, Tensor]:
+    def _depth(self, sample: Sample) -> Tensor | None:
+        """(1, H, W), as the fog that is to be drawn anew takes it."""
         if self.fog is None or sample.depth is None:
-            return {}
-        draws = np.random.default_rng([seed, 1])  # another stream than the augmentation's
-        fog = [draws.uniform(*limits) for limits in (self.fog.beta, self.fog.airlight)]
+            return None
         depth = torch.from_numpy(sample.depth)[None]
-        if self.fog.by_distance:
-            depth = relative_distance(depth)
-        noise = {"noise": torch.tensor(draws.uniform(0, self.noise), dtype=torch.float32)} if self.noise else {}
-        return noise | {
-            "depth": transforms.augment(depth, self.size, seed, self.edge_padding).clamp(0, 1),
-            "fog": torch.tensor(fog, dtype=torch.float32),
-        }
+        return relative_distance(depth) if self.fog.by_distance else depth
 
 
 def camera_name(row: Row) -> str | None:
@@ -212,13 +226,11 @@ def _stacked(column: Sequence[Tensor]) -> Tensor:
     return torch.stack([image.permute(1, 2, 0) for image in column]).permute(0, 3, 1, 2)
 
 
-def training_batches(
-    training: TrainingSet, sampler: PKSampler, steps: Sequence[int], workers: int, pin: bool
-) -> DataLoader[Batch]:
-    """This process's part of the batches of the given steps, in order, whatever the number of workers."""
+def training_batches(training: TrainingSet, steps: Steps, workers: int, pin: bool) -> DataLoader[Batch]:
+    """The batches of the given steps, in order, whatever the number of workers."""
     return DataLoader(
         training,
-        batch_sampler=Steps(sampler, steps, processes.rank(), processes.count()),
+        batch_sampler=steps,
         collate_fn=collate,
         num_workers=workers if len(steps) else 0,
         worker_init_fn=_leave_signals_to_the_trainer,

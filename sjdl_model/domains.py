@@ -4,15 +4,18 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 
+import torch
+
 from fvrid_tools.dataset import Dataset
 from fvrid_tools.fog import PRESETS, FogRange
 
 from . import processes
+from .cache import CachedImages
 from .config import ConfigError, DataError, Recipe
 from .data import Batch, Counterparts, TrainingSet, camera_name, training_batches
 from .engine import Step, alternate
 from .network import Architecture
-from .samplers import PKSampler
+from .samplers import PKSampler, Steps
 
 
 class Domains:
@@ -82,15 +85,24 @@ class Domains:
         )
         self.data_sha256 = " ".join(d.info["manifest_sha256"] for d in (data, real, counterparts) if d is not None)
 
-    def steps(self, first: int, last: int, pin: bool) -> Iterator[Step]:
-        """Steps `first` to `last` - 1, this process's part of each; loaders work ahead across epochs."""
-        every, workers = self._recipe.real_every, self._recipe.workers
-        synthetic = training_batches(self.sets["synthetic"], self._samplers[0], range(first, last), workers, pin)
-        real: Iterable[Batch] = ()
-        if "real" in self.sets:
-            turns = range(-(-first // every), -(-last // every))  # of the steps that are multiples of `every`
-            real = training_batches(self.sets["real"], self._samplers[1], turns, workers, pin)
-        return alternate(synthetic, real, first, every)
+    def steps(self, first: int, last: int, device: torch.device) -> Iterator[Step]:
+        """Steps `first` to `last` - 1, this process's part of each, for a device; loaders work ahead across epochs."""
+        every = self._recipe.real_every
+        turns = range(-(-first // every), -(-last // every))  # of the steps that are multiples of `every`
+        numbers = {"synthetic": range(first, last), "real": turns}
+        batches = {
+            domain: self._batches(training, sampler, numbers[domain], device)
+            for (domain, training), sampler in zip(self.sets.items(), self._samplers, strict=True)
+        }
+        return alternate(batches["synthetic"], batches.get("real", ()), first, every)
+
+    def _batches(
+        self, training: TrainingSet, sampler: PKSampler, numbers: range, device: torch.device
+    ) -> Iterable[Batch]:
+        steps = Steps(sampler, numbers, processes.rank(), processes.count())
+        if self._recipe.cache:
+            return CachedImages(training, self._recipe.workers, device).batches(steps)
+        return training_batches(training, steps, self._recipe.workers, pin=device.type == "cuda")
 
     def image_ids(self, domains: Step) -> dict[str, list[str]]:
         """Of the images that a step is made of, by domain."""

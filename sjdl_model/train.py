@@ -96,7 +96,7 @@ def train_restorer(data: Dataset, recipe: Recipe, folder: Path) -> None:
             part.load_state_dict(state[name])
         first = int(state["step"])
     write_atomic(folder / RECIPE, to_toml(recipe))
-    steps = domains.steps(first, total, pin=device.type == "cuda")
+    steps = domains.steps(first, total, device)
     bar = tqdm(steps, total=total, initial=first, desc="restorer", unit=" steps", disable=None)
     with _Termination() as termination:
         for done, (batch, _) in enumerate(bar, start=first + 1):
@@ -173,7 +173,7 @@ class _Run:
 
     def train(self, termination: _Termination) -> None:
         first = processes.rank() == 0
-        steps = self._domains.steps(self._step, self._total_steps, pin=self._device.type == "cuda")
+        steps = self._domains.steps(self._step, self._total_steps, self._device)
         watch = Watch(self._domains.sets, self._domains.validation, self._recipe, self._device)
         per_epoch = self._domains.steps_per_epoch
         done = self._step // per_epoch

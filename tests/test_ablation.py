@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -26,6 +27,7 @@ from sjdl_model.domains import Domains
 from sjdl_model.objectives import terms
 from sjdl_model.samplers import Visit
 
+CPU = torch.device("cpu")
 QUICK = (
     "backbone=test_resnet",
     "pretrained=false",
@@ -157,7 +159,7 @@ def test_a_seed_begins_alike_in_every_arm(built: Path, built_real: Path) -> None
         torch.manual_seed(7)
         state = domains.architecture.build().state_dict()
         began.append({key: value for key, value in state.items() if not key.startswith("firm.")})
-        batches.append([batch for step in domains.steps(0, 2, False) for batch in step])
+        batches.append([batch for step in domains.steps(0, 2, CPU) for batch in step])
     for state, seen in zip(began[1:], batches[1:], strict=True):
         assert state.keys() == began[0].keys()
         assert all(torch.equal(state[key], value) for key, value in began[0].items())
@@ -194,7 +196,7 @@ def test_the_oracle_sees_the_truth_and_the_headroom_no_fog(built: Path, built_re
     data, real, clear = (fvrid_tools.open_dataset(path) for path in (built, built_real, counterparts))
     recipe = read_recipe("default", QUICK)
     domains = Domains(data, real, recipe, clear)
-    ((_, batch),) = domains.steps(0, 1, False)
+    ((_, batch),) = domains.steps(0, 1, CPU)
     assert batch is not None
     assert batch.counterpart is not None
     row = domains.sets["real"].data.rows[int(batch.position[0])]
@@ -207,7 +209,7 @@ def test_the_oracle_sees_the_truth_and_the_headroom_no_fog(built: Path, built_re
     found = terms(domains.architecture.build(), batch.to(torch.device("cpu")), recipe)
     assert found.keys() == {"triplet", "identity", "restoration"}
     headroom = read_recipe("default", [*QUICK, *STANDARD["headroom"].changes])
-    ((synthetic, of_real),) = Domains(data, real, headroom, clear).steps(0, 1, False)
+    ((synthetic, of_real),) = Domains(data, real, headroom, clear).steps(0, 1, CPU)
     assert of_real is not None
     assert torch.equal(synthetic.foggy, synthetic.clear)
     assert torch.equal(of_real.foggy, batch.counterpart)
@@ -306,10 +308,56 @@ def test_physical_fog_goes_by_metres(built: Path) -> None:
     assert 25 <= visibility <= 150
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        (),
+        ("edge_padding=false",),
+        ("fog.redraw=true", "fog.preset=physical", "fog.noise=10", "workers=2"),
+        STANDARD["headroom"].changes,
+        ("transreid=true", "backbone=vit_tiny_patch16_224", "last_stride=2", "image_size=64"),
+    ],
+)
+def test_a_cache_on_the_device_gives_the_same_batches(
+    built: Path, built_real: Path, counterparts: Path, changes: tuple[str, ...]
+) -> None:
+    datasets = [fvrid_tools.open_dataset(path) for path in (built, built_real)]
+    known = fvrid_tools.open_dataset(counterparts) if "images=clear" in changes else None
+    loaded, cached = (
+        Domains(*datasets, read_recipe("default", [*QUICK, *changes, "real_every=2", *more]), known).steps(3, 7, CPU)
+        for more in ((), ("cache=true",))
+    )
+    count = 0
+    for ours, theirs in zip(loaded, cached, strict=True):
+        for one, other in zip(ours, theirs, strict=True):
+            assert (one is None) == (other is None)
+            for name in one._fields if one is not None else ():
+                expected, found = getattr(one, name), getattr(other, name)
+                assert (expected is None) == (found is None), name
+                assert expected is None or (torch.equal(expected, found) and expected.dtype == found.dtype), name
+                count += expected is not None
+    assert count > 20
+
+
+def test_a_cache_that_does_not_fit_is_said(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    domains = Domains(fvrid_tools.open_dataset(built), None, read_recipe("default", [*QUICK, "cache=true"]))
+
+    empty = torch.empty
+
+    def full(*shape: Any, **options: Any) -> torch.Tensor:
+        if len(shape[0]) == 4:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return empty(*shape, **options)
+
+    monkeypatch.setattr(torch, "empty", full)
+    with pytest.raises(ConfigError, match=r"cache=true asks for 0\.0 GB at once on cpu.*set cache=false"):
+        next(domains.steps(0, 1, CPU))
+
+
 def test_camera_noise_comes_after_redrawn_fog(built: Path) -> None:
     data, changes = fvrid_tools.open_dataset(built), [*QUICK, "fog.redraw=true"]
     plain, noisy = (Domains(data, None, read_recipe("default", [*changes, *more])) for more in ((), ("fog.noise=10",)))
-    ((one, _),), ((other, _),) = (domains.steps(0, 1, False) for domains in (plain, noisy))
+    ((one, _),), ((other, _),) = (domains.steps(0, 1, CPU) for domains in (plain, noisy))
     assert other.noise is not None
     assert torch.equal(one.fog, other.fog)
     assert ((other.noise >= 0) & (other.noise <= 10 / 255)).all()
@@ -377,7 +425,7 @@ def test_agreement_trains_on_the_clear_twins_and_gathers_no_statistics_of_them(b
     recipe = read_recipe("default", [*QUICK, "weights.agreement_shared=1", "weights.agreement_embedding=1"])
     plain = read_recipe("default", QUICK)
     domains = Domains(fvrid_tools.open_dataset(built), None, recipe)
-    ((batch, _),) = domains.steps(0, 1, False)
+    ((batch, _),) = domains.steps(0, 1, CPU)
     batch = batch.to(torch.device("cpu"))
     statistics = []
     for one in (recipe, plain):

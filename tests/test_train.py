@@ -27,7 +27,7 @@ from sjdl_model.network import SJDL, WEIGHTS, SJDLOutput, load_network
 from sjdl_model.objectives import reid_terms, run_network, terms, total
 from sjdl_model.report import METRICS, REPORT
 from sjdl_model.results import Scoring, evaluate_run
-from sjdl_model.samplers import PKSampler, Visit
+from sjdl_model.samplers import PKSampler, Steps, Visit
 from sjdl_model.train import TerminatedError, train
 
 QUICK = [
@@ -276,7 +276,7 @@ def test_without_weights_of_the_image_terms_no_firm_is_run(built: Path) -> None:
 
     net = SJDL(training.num_vehicles, 0, "resnet18")
     del net.firm
-    (batch,) = training_batches(training, PKSampler(training.labels, 3, 2, 0), [0], 0, pin=False)
+    (batch,) = training_batches(training, Steps(PKSampler(training.labels, 3, 2, 0), [0]), 0, pin=False)
     found = terms(net, batch.to(torch.device("cpu")), recipe)
     assert found.keys() == {"triplet", "identity"}
     assert total(found, recipe.weights).item() == pytest.approx(sum(term.item() for term in found.values()))
@@ -312,7 +312,7 @@ def test_fog_drawn_anew_is_add_fog_and_another_at_every_visit(built: Path) -> No
     data = fvrid_tools.open_dataset(built)
     stored, redrawn = (TrainingSet.of(data, 64, fog) for fog in (None, PRESETS["paper"]))
     sampler = PKSampler(stored.labels, 3, 2, 0)
-    (old,), (new,) = (training_batches(training, sampler, [0], 0, pin=False) for training in (stored, redrawn))
+    (old,), (new,) = (training_batches(training, Steps(sampler, [0]), 0, pin=False) for training in (stored, redrawn))
     assert torch.equal(old.clear, new.clear)
     draws = new.fog.numpy()
     assert ((draws >= [0.4, 0.5]) & (draws <= [1.6, 1])).all()

@@ -1,0 +1,82 @@
+"""A training set that lies decoded on the device, where batches are cut out of it: the same bytes as data.py's loaders
+make of it, without their work at every visit. For images that are small, or more than the cores can decode in time."""
+
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from . import transforms
+from .config import ConfigError
+from .data import Batch, TrainingSet, collate
+from .samplers import Visit
+
+DECODED = 32  # images at a time
+
+
+class CachedImages:
+    """The images of a training set, resized, on a device."""
+
+    def __init__(self, training: TrainingSet, workers: int, device: torch.device) -> None:
+        """workers: processes that decode.  Raises ConfigError where the device has not the memory."""
+        self._training, self._device = training, device
+        self._images: dict[str, Tensor] = {}  # of the fields of a Batch: (N, S, S, C)
+        loader = DataLoader(_AsTheyAre(training), DECODED, num_workers=workers, collate_fn=collate)
+        done = 0
+        with tqdm(total=len(training), desc="decoding", unit=" images", disable=None, leave=False) as bar:
+            for batch in loader:
+                for name, images in _images_of(batch).items():
+                    self._room(name, images)[done : done + len(images)] = images
+                done += len(batch.label)
+                bar.update(len(batch.label))
+        self._labels = torch.tensor(training.labels).to(device)
+        self._cameras = training.camera_numbers().to(device) if training.cameras else None
+
+    def batches(self, steps: Iterable[list[Visit]]) -> Iterator[Batch]:
+        """A batch of each list of visits; images are uint8 on the device."""
+        for visits in steps:
+            positions = torch.tensor([visit.image for visit in visits]).to(self._device, non_blocking=True)
+            views = [transforms.draw_view(visit.seed) for visit in visits]
+            seen = {
+                name: transforms.look_at(images, positions, views, self._training.edge_padding)
+                for name, images in self._images.items()
+            }
+            drawn = [self._training.draw_fog(visit.seed) for visit in visits]
+            fog = {name: torch.stack([one[name] for one in drawn]) for name in drawn[0]}
+            if "depth" in seen:
+                seen["depth"] = seen["depth"].clamp(0, 1)
+            found = Batch(seen.pop("foggy"), seen.pop("clear", None), self._labels[positions], positions)
+            cameras = {} if self._cameras is None else {"camera": self._cameras[positions]}
+            yield found._replace(**seen, **fog, **cameras)
+
+    def _room(self, name: str, images: Tensor) -> Tensor:
+        if name not in self._images:
+            shape = (len(self._training), *images.shape[1:])
+            try:
+                self._images[name] = torch.empty(shape, dtype=images.dtype, device=self._device)
+            except RuntimeError:
+                gigabytes = torch.Size(shape).numel() * images.element_size() / 1e9
+                raise ConfigError(
+                    f"cache=true asks for {gigabytes:.1f} GB at once on {self._device}, which are not there; "
+                    "set cache=false."
+                ) from None
+        return self._images[name]
+
+
+class _AsTheyAre(torch.utils.data.Dataset[Batch]):
+    def __init__(self, training: TrainingSet) -> None:
+        self._training = training
+
+    def __len__(self) -> int:
+        return len(self._training)
+
+    def __getitem__(self, position: int) -> Batch:
+        return self._training.as_it_is(position)
+
+
+def _images_of(batch: Batch) -> dict[str, Tensor]:
+    """(B, S, S, C) of the fields that are there."""
+    fields = {name: getattr(batch, name) for name in ("foggy", "clear", "counterpart", "depth")}
+    return {name: field.permute(0, 2, 3, 1) for name, field in fields.items() if field is not None}
