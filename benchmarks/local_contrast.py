@@ -29,11 +29,12 @@ from sjdl_model.evaluate import Embedder, TestSet, evaluate_dataset
 from sjdl_model.network import load_network
 from sjdl_model.train import train
 
+SWITCHES = ("local_contrast", "whole_contrast", "ibn")
 ARMS: dict[str, tuple[str, ...]] = {
     "plain": (),
-    "local_contrast": ("local_contrast",),
-    "whole_contrast": ("local_contrast", "whole_contrast"),
-    "ibn": ("local_contrast", "whole_contrast", "ibn"),
+    "local_contrast": SWITCHES[:1],
+    "whole_contrast": SWITCHES[:2],
+    "ibn": SWITCHES,
 }
 SIZE, BATCH = 384, 4
 LIMIT = 1.05
@@ -73,7 +74,7 @@ def build_photographs(images: Path, out: Path) -> Dataset:
 def trained(data: Dataset, run: Path, start: Path | None, switches: tuple[str, ...]) -> dict[str, Any]:
     """mAP in percent with its interval, by what is tested."""
     pretrained = "false" if start is None else str(start)
-    changes = [*RECIPE, f"pretrained={pretrained}", *(f"{switch}=true" for switch in switches)]
+    changes = [*RECIPE, f"pretrained={pretrained}", *(f"{name}={str(name in switches).lower()}" for name in SWITCHES)]
     train(data, None, read_recipe("baseline", changes), run)
     net, architecture = load_network(run)
     test = TestSet(data, queries="all")
