@@ -7,9 +7,9 @@ OUT/restorer/                 the restorer of two-stage arms
 OUT/results.json              {arm: {seed: {"mAP_synthetic": x, "mAP_real": x, ..., "recipe": ..., "images": ...}}}
 OUT/ablation.html             the tables and the figure to look at; OUT/figure.svg
 
-A seed has the same initial weights and the same batches in every arm. Runs that are finished are not repeated, one that
-was stopped goes on; those in results.json files of other machines or days are taken from there. Every test image is a
-query.
+A seed has the same initial weights and the same batches in every arm that does not ask for others (p, k). Runs that are
+finished are not repeated, one that was stopped goes on; those in results.json files of other machines or days are taken
+from there. Every test image is a query.
 """
 
 import json

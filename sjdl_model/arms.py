@@ -83,7 +83,7 @@ TOGETHER = (  # unit_embedding alone needs no training
     *_PAST["all_positives"],
     "unit_embedding=true",
 )
-# what gained on top of these later, at a tenth more of an image's cost
+# what gained on top of these later
 FURTHER = (*TOGETHER, "ibn=true", "whole_contrast=true", "p=16", "k=2")
 PAST = (
     *(Arm(name=name, changes=(*NO_DEFOGGING, *changes)) for name, changes in _PAST.items()),

@@ -18,12 +18,12 @@ class Backbone(nn.Module):
     `channels` and `strides` are those of the stages. With last_stride=1 the last stage keeps the resolution of
     the one before (Luo et al. 2019, "Bag of Tricks"); None means 1 where the backbone can do so, else its own.
 
-    Raises ConfigError where timm does not know the name, the model has fewer than four stages, last_stride=1
-    or ibn cannot be had, or the weights cannot be loaded.
+    Raises ConfigError where timm does not know the name, the model has fewer than four stages, last_stride=1,
+    ibn or whole_contrast cannot be had, or the weights cannot be loaded.
 
     local_contrast: images go in as norms.local_contrast makes them, which takes away most of what fog does, in place of
     the normalisation by the mean and deviation of ImageNet.
-    whole_contrast: norms.whole_contrast as well, in three more channels, which begin without weight.
+    whole_contrast: norms.whole_contrast beside local_contrast, in three more channels, which begin without weight.
     ibn: half of the channels of the first norm of every block of the first three stages are normalised by image, as in
     IBN-Net-a (Pan et al. 2018), whose published weights can be taken; with others these norms begin as the batch norms.
     transreid: (pixels a side, number of cameras), of a vision transformer to be made as in transreid.py.
@@ -44,9 +44,7 @@ class Backbone(nn.Module):
         transreid: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
-        if whole_contrast and not local_contrast:
-            raise ConfigError("whole_contrast comes beside local_contrast; set local_contrast=true.")
-        self.local_contrast, self.whole_contrast = local_contrast, whole_contrast
+        self.local_contrast, self.whole_contrast = local_contrast, local_contrast and whole_contrast
         self.takes_cameras = transreid is not None
         self.stages: Any
         self.channels: list[int]
@@ -80,8 +78,8 @@ class Backbone(nn.Module):
     def _prepare_input(self, normalisation: dict[str, Any]) -> None:
         for key in ("mean", "std"):
             self.register_buffer(key, torch.tensor(normalisation[key]).view(1, 3, 1, 1), persistent=False)
-        if self.whole_contrast:
-            _add_channels(self.stages, 3)
+        if self.whole_contrast and not _add_channels(self.stages, 3):
+            raise ConfigError("the backbone cannot have whole_contrast: it does not begin with one plain convolution.")
 
     def forward(self, image: Tensor, camera: Tensor | None = None) -> list[Tensor]:
         """image: (B, 3, H, W) in [0, 1].  camera: (B,) where the backbone takes cameras.
@@ -173,12 +171,17 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:160]
 
 
-def _add_channels(stages: nn.Module, count: int) -> None:
-    """Let the first convolution take `count` more channels of input, which have no weight yet."""
-    first = next(module for module in stages.modules() if isinstance(module, nn.Conv2d))
+def _add_channels(stages: nn.Module, count: int) -> bool:
+    """Let the convolution of the image take `count` more channels, which have no weight yet; whether that can be. Those
+    that standardise their weights cannot, as channels without weight would change the others'."""
+    of_image = [module for module in stages.modules() if isinstance(module, nn.Conv2d) and module.in_channels == 3]
+    if len(of_image) != 1 or type(of_image[0]) not in (nn.Conv2d, timm.layers.Conv2dSame):
+        return False
+    (first,) = of_image
     new = first.weight.new_zeros(first.out_channels, count, *first.kernel_size)
     first.weight = nn.Parameter(torch.cat([first.weight.detach(), new], dim=1))
     first.in_channels += count
+    return True
 
 
 def _unstride_last_stage(stages: Any) -> bool:

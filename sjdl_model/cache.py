@@ -8,9 +8,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from . import transforms
+from . import processes, transforms
 from .config import ConfigError
-from .data import Batch, TrainingSet, collate
+from .data import Batch, TrainingSet, collate, leave_signals_to_the_trainer
 from .samplers import Visit
 
 DECODED = 32  # images at a time
@@ -23,9 +23,15 @@ class CachedImages:
         """workers: processes that decode.  Raises ConfigError where the device has not the memory."""
         self._training, self._device = training, device
         self._images: dict[str, Tensor] = {}  # of the fields of a Batch: (N, S, S, C)
-        loader = DataLoader(_AsTheyAre(training), DECODED, num_workers=workers, collate_fn=collate)
-        done = 0
-        with tqdm(total=len(training), desc="decoding", unit=" images", disable=None, leave=False) as bar:
+        loader = DataLoader(
+            _AsTheyAre(training),
+            DECODED,
+            num_workers=workers,
+            collate_fn=collate,
+            worker_init_fn=leave_signals_to_the_trainer,
+        )
+        done, quiet = 0, True if processes.rank() else None
+        with tqdm(total=len(training), desc="decoding", unit=" images", disable=quiet, leave=False) as bar:
             for batch in loader:
                 for name, images in _images_of(batch).items():
                     self._room(name, images)[done : done + len(images)] = images
@@ -56,7 +62,7 @@ class CachedImages:
             shape = (len(self._training), *images.shape[1:])
             try:
                 self._images[name] = torch.empty(shape, dtype=images.dtype, device=self._device)
-            except RuntimeError:
+            except torch.OutOfMemoryError:
                 gigabytes = torch.Size(shape).numel() * images.element_size() / 1e9
                 raise ConfigError(
                     f"cache=true asks for {gigabytes:.1f} GB at once on {self._device}, which are not there; "

@@ -233,12 +233,12 @@ def training_batches(training: TrainingSet, steps: Steps, workers: int, pin: boo
         batch_sampler=steps,
         collate_fn=collate,
         num_workers=workers if len(steps) else 0,
-        worker_init_fn=_leave_signals_to_the_trainer,
+        worker_init_fn=leave_signals_to_the_trainer,
         pin_memory=pin,
     )
 
 
-def _leave_signals_to_the_trainer(worker: int) -> None:
+def leave_signals_to_the_trainer(worker: int) -> None:
     """SIGTERM may go to the whole job: the trainer is to finish its step and save, for which it needs its workers."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 

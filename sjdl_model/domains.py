@@ -100,7 +100,7 @@ class Domains:
         self, training: TrainingSet, sampler: PKSampler, numbers: range, device: torch.device
     ) -> Iterable[Batch]:
         steps = Steps(sampler, numbers, processes.rank(), processes.count())
-        if self._recipe.cache:
+        if self._recipe.cache and len(numbers):
             return CachedImages(training, self._recipe.workers, device).batches(steps)
         return training_batches(training, steps, self._recipe.workers, pin=device.type == "cuda")
 

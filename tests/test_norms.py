@@ -12,7 +12,7 @@ from torch import nn
 from sjdl_model import SJDL, norms
 from sjdl_model.backbone import Backbone
 from sjdl_model.checkpoint import save_weights
-from sjdl_model.config import ConfigError
+from sjdl_model.config import ConfigError, read_recipe
 from sjdl_model.network import Architecture, load_network
 from sjdl_model.train import synchronize_norms
 
@@ -148,8 +148,17 @@ def test_whole_contrast_comes_in_channels_that_begin_without_weight(name: str) -
     assert first.shape[1] == 6
     sum(one.square().mean() for one in wider(image, camera)).backward()
     assert first.grad[:, 3:].abs().max() > 0  # and learn
-    with pytest.raises(ConfigError, match="local_contrast=true"):
-        Backbone(backbone, whole_contrast=True, **kind | {"local_contrast": False})
+
+
+@pytest.mark.parametrize("name", ["resnetv2_50x1_bit", "repvgg_a0", "tresnet_m"])  # standardised, two, and of 48
+def test_whole_contrast_is_refused_where_the_image_has_no_plain_convolution(name: str) -> None:
+    with pytest.raises(ConfigError, match="cannot have whole_contrast"):
+        Backbone(name, last_stride=2, local_contrast=True, whole_contrast=True)
+
+
+def test_whole_contrast_alone_is_refused() -> None:
+    with pytest.raises(ConfigError, match="beside local_contrast; set that too"):
+        read_recipe("ablation", ["whole_contrast=true"])
 
 
 def test_whole_contrast_can_begin_with_weights_of_three_channels(tmp_path: Path) -> None:
