@@ -79,7 +79,10 @@ class Backbone(nn.Module):
         for key in ("mean", "std"):
             self.register_buffer(key, torch.tensor(normalisation[key]).view(1, 3, 1, 1), persistent=False)
         if self.whole_contrast and not _add_channels(self.stages, 3):
-            raise ConfigError("the backbone cannot have whole_contrast: it does not begin with one plain convolution.")
+            raise ConfigError(
+                "the backbone cannot have whole_contrast: it does not begin with one plain convolution; "
+                "set whole_contrast=false."
+            )
 
     def forward(self, image: Tensor, camera: Tensor | None = None) -> list[Tensor]:
         """image: (B, 3, H, W) in [0, 1].  camera: (B,) where the backbone takes cameras.

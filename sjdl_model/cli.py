@@ -329,8 +329,8 @@ def ablate(
     bot_ with clear, dark_channel_prior, restorer, firm (trained clear, tested foggy or so defogged) and foggy.
 
     past: what goes past the paper, each switch alone on top of the baseline (statistics, contrast, edge_padding,
-    unit_triplet, all_positives, ibn, agreement, physical), together the first five, which the default recipe has, and
-    together_sjdl with the paper's defogging.
+    unit_triplet, all_positives, ibn, agreement, physical), together the first five, together_sjdl those with the
+    paper's defogging, and further those with ibn, contrast over the whole image and more vehicles a batch.
 
     readings: sjdl with one choice made otherwise where the paper leaves it open: mse, restoration_less, global,
     self_constraint_more, no_entropy, real_every_5, redrawn, last_stride_1.

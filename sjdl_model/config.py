@@ -113,7 +113,8 @@ class Recipe:
             "weights.triplet and weights.identity must not both be 0": self.weights.triplet or self.weights.identity,
             "transreid has last_stride=2, no ibn and a shared_stage of 2 to 4": not self.transreid
             or (self.last_stride == 2 and not self.ibn and self.shared_stage < 5),
-            "whole_contrast comes beside local_contrast; set that too": self.local_contrast or not self.whole_contrast,
+            "whole_contrast comes beside local_contrast; set both, or neither": self.local_contrast
+            or not self.whole_contrast,
             "label_smoothing must be in [0, 1)": 0 <= self.label_smoothing < 1,
             f"precision must be one of {PRECISIONS}": self.precision in PRECISIONS,
             f"images must be one of {IMAGES}": self.images in IMAGES,
