@@ -260,7 +260,7 @@ def test_what_cannot_be_done_is_said(built: Path, built_real: Path, counterparts
     ):
         with pytest.raises(ConfigError, match=words):
             chosen(names, own)
-    assert [arm.name for arm in chosen("past", ())][-2:] == ["together", "together_sjdl"]
+    assert [arm.name for arm in chosen("past", ())][-3:] == ["together", "together_sjdl", "further"]
     for change, words in (
         ("images=clear", "weights of the image terms"),
         ("fog.preset=wide", "fog.redraw=true"),
