@@ -99,7 +99,7 @@ def alone_in(folder: Path) -> Iterator[None]:
         except OSError as error:
             if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
                 raise FvridError(
-                    f"{folder}: another fvrid is at work here; wait for it, or name another --out."
+                    f"{folder}: another process is at work here; wait for it, or name another folder."
                 ) from None
         yield
     finally:

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from fvrid_tools import files, page, pool
@@ -36,6 +37,7 @@ from .conditions import defogging_quality
 from .config import DataError, Recipe, from_toml, read_recipe, same_run, to_toml
 from .data import Counterparts
 from .devices import pick_device, set_precision
+from .domains import data_sha256
 from .evaluate import Defogger, Embedder, TestSet
 from .network import WEIGHTS, load_network
 from .objectives import defogs
@@ -112,6 +114,8 @@ def ablate(
     if counterparts is not None:
         Counterparts(counterparts, real)
     usable = [arm for arm in arms if arm.tested == "clear" or not arm.counterparts or counterparts is not None]
+    if not usable:
+        raise DataError(f"{arms[0].name} is trained with the clear images of real scenes; name their --counterparts.")
     results: Results = {arm.name: {} for arm in arms}
     elsewhere = [(path, compare.read_results(path)) for path in known]
     files.make_folder(out)
@@ -181,10 +185,10 @@ def _train_starts(tasks: Sequence["RunTask"], data: Data, out: Path, recipe: str
 
 def _train_start(data: Data, folder: Path, recipe: Recipe) -> None:
     path = folder / BACKBONE
-    if path.exists():
-        _check_recipe(folder, recipe)
-        return
     synthetic, _, _ = data.open()
+    if path.exists():
+        _check_trained(folder, recipe, synthetic)
+        return
     train(synthetic, None, recipe, folder, resume=True)
     prefix = "backbone.stages." + "vit." * recipe.transreid
     weights = load_file(folder / WEIGHTS)
@@ -196,10 +200,10 @@ def _train_start(data: Data, folder: Path, recipe: Recipe) -> None:
 def _train_restorer(data: Data, out: Path, recipe: Recipe) -> None:
     """Train the restorer of two-stage arms on the synthetic pairs, with as many steps and images as the networks."""
     folder = out / "restorer"
-    if (folder / WEIGHTS).exists():
-        _check_recipe(folder, recipe)
-        return
     synthetic, _, _ = data.open()
+    if (folder / WEIGHTS).exists():
+        _check_trained(folder, recipe, synthetic)
+        return
     train_restorer(synthetic, recipe, folder)
 
 
@@ -222,7 +226,7 @@ def _tasks(
             begins = not resolved.pretrained
             if begins:
                 folder, _ = _start(out, resolved, recipe, changes)
-                resolved = replace(resolved, pretrained=str(folder / BACKBONE))
+                resolved = replace(resolved, pretrained=str(folder.resolve() / BACKBONE))
             training = arm.real, arm.counterparts, resolved
             folder = folders.setdefault(training, out / "runs" / arm.name / str(seed))
             task = tasks.get(training) or RunTask(folder, resolved, (), data, out, jobs, begins)
@@ -266,21 +270,19 @@ class RunTask:
         """It is written; sends it back."""
         return made
 
-    def _is_trained(self) -> bool:
+    def _is_trained(self, data: Sequence[Dataset | None]) -> bool:
         """Whether an earlier ablation came to the end of this training. Raises DataError where it was another."""
         if not (self.folder / WEIGHTS).exists() or (self.folder / CHECKPOINT).exists():
             return False
-        _check_recipe(self.folder, self.recipe)
+        _check_trained(self.folder, self.recipe, *data)
         return True
 
     def _scores(self, arm: Arm) -> dict[str, Any]:
         synthetic, real, counterparts = self.data.open()
         known = counterparts if arm.counterparts else None
         trained_real = real if arm.real and (known is not None or self.recipe.images == "foggy") else None
-        inputs = {
-            "recipe": to_toml(self.recipe),
-            "data": [d and d.info["manifest_sha256"] for d in (synthetic, trained_real, known)],
-        }
+        trained_on = synthetic, trained_real, known
+        inputs = {"recipe": to_toml(self.recipe), "data": [d and d.info["manifest_sha256"] for d in trained_on]}
         path = self._path(arm)
         if path.exists():
             stored = json.loads(path.read_text(encoding="utf-8"))
@@ -289,7 +291,7 @@ class RunTask:
             if not (same and same_run(from_toml(before["recipe"], str(path)), self.recipe)):
                 raise DataError(f"{self.folder} is of another recipe or other data; name another --out.")
         else:
-            if not self._is_trained():
+            if not self._is_trained(trained_on):
                 train(synthetic, trained_real, self.recipe, self.folder, counterparts=known, resume=True)
             tests = {"synthetic": synthetic, "real": known if arm.tested == "clear" else real}
             scores = score(self.folder, self.recipe, arm, tests, counterparts, self.out)
@@ -307,11 +309,14 @@ class RunTask:
         return self.folder / f"scores-{arm.tested}.json"
 
 
-def _check_recipe(run: Path, recipe: Recipe) -> None:
-    """Raises DataError where a run that is finished was trained with another recipe."""
+def _check_trained(run: Path, recipe: Recipe, *data: Dataset | None) -> None:
+    """Raises DataError where a run that is finished was trained with another recipe or on other data."""
     path = run / RECIPE
-    if not same_run(from_toml(path.read_text(encoding="utf-8"), str(path)), recipe):
-        raise DataError(f"{run} is of another recipe; name another --out.")
+    with safe_open(run / WEIGHTS, "pt") as file:
+        trained_on = (file.metadata() or {}).get("data")
+    same = same_run(from_toml(path.read_text(encoding="utf-8"), str(path)), recipe)
+    if not same or trained_on != data_sha256(*data):
+        raise DataError(f"{run} is of another recipe or other data; name another --out.")
 
 
 def _open_defogger(name: str, out: Path, recipe: Recipe, domain: str) -> Defogger | None:

@@ -105,18 +105,18 @@ class Backbone(nn.Module):
 def _create_transreid(
     name: str, pretrained: bool | str, given: dict[str, Tensor] | None, size: int, cameras: int
 ) -> TransReID:
-    def make() -> TransReID:
-        return TransReID(name, size, cameras, pretrained, **_as_timm_takes(given))
+    def make(found: dict[str, Tensor] | None) -> TransReID:
+        return TransReID(name, size, cameras, pretrained, **_as_timm_takes(found))
 
-    return cast(TransReID, _made(name, pretrained, make, "vit."))
+    return cast(TransReID, _made(name, pretrained, given, make, "vit."))
 
 
 def _create(name: str, pretrained: bool | str, given: dict[str, Tensor] | None) -> Any:
-    def make() -> Any:
+    def make(found: dict[str, Tensor] | None) -> Any:
         stages = {"features_only": True, "out_indices": (-4, -3, -2, -1)}
-        return timm.create_model(name, pretrained=bool(pretrained), **stages, **_as_timm_takes(given))
+        return timm.create_model(name, pretrained=bool(pretrained), **stages, **_as_timm_takes(found))
 
-    return _made(name, pretrained, make)
+    return _made(name, pretrained, given, make)
 
 
 def _read_weights(file: str) -> dict[str, Tensor]:
@@ -146,13 +146,18 @@ def _fill(stages: nn.Module, found: dict[str, Tensor], problem: str) -> None:
         raise ConfigError(f"{problem} (it lacks {lacking[0]}).")
 
 
-def _made(name: str, pretrained: bool | str, make: Callable[[], Any], prefix: str = "") -> Any:
-    """What `make` makes. Raises ConfigError where timm cannot, or a weights file lacks one of those with the prefix."""
+def _made(
+    name: str,
+    pretrained: bool | str,
+    given: dict[str, Tensor] | None,
+    make: Callable[[dict[str, Tensor] | None], Any],
+    prefix: str = "",
+) -> Any:
+    """What `make` makes of the tensors of a file. Raises ConfigError where timm cannot, or the file lacks one of those
+    with the prefix."""
     try:
-        made = make()
-        with torch.random.fork_rng(devices=[]):  # timm leaves at random what a file lacks, and that differs
-            torch.rand(1)
-            again = make().state_dict() if isinstance(pretrained, str) else {}
+        made = make(given)
+        lacking = [] if given is None else _lacking(made, given, make)
     except Exception as error:  # timm, the hub and torch raise too many kinds to name
         if not timm.is_model(name):
             raise ConfigError(f"backbone {name}: timm has no such model.") from None
@@ -164,10 +169,29 @@ def _made(name: str, pretrained: bool | str, make: Callable[[], Any], prefix: st
                 "set pretrained=false, or pretrained=FILE to load a copy."
             ) from None
         raise ConfigError(f"backbone {name} cannot be had in this form ({_first_line(error)}).") from None
-    differ = [key for key, value in again.items() if key.startswith(prefix) and not made.state_dict()[key].equal(value)]
-    if differ:
-        raise ConfigError(f"{pretrained}: not weights of {name} (it lacks {differ[0]}).")
+    lacking = [key for key in lacking if key.startswith(prefix)]
+    if lacking:
+        raise ConfigError(f"{pretrained}: not weights of {name} (it lacks {lacking[0]}).")
     return made
+
+
+def _lacking(made: Any, given: dict[str, Tensor], make: Callable[[dict[str, Tensor]], Any]) -> list[str]:
+    """The tensors that `make` did not take from those given: timm, which may rename and reshape them, does not say.
+
+    Those that begin at random differ from one time to the next; those that begin as constants, as norms do, are the
+    same for other tensors.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.rand(1)
+        again = make(given).state_dict()
+        other = make(
+            {key: value + 1 if value.is_floating_point() else value for key, value in given.items()}
+        ).state_dict()
+    learned = {*(name for name, _ in made.named_parameters()), *(key for key in again if ".running_" in key)}
+    found = made.state_dict()
+    return [
+        key for key in found if not found[key].equal(again[key]) or (key in learned and found[key].equal(other[key]))
+    ]
 
 
 def _first_line(error: Exception) -> str:

@@ -62,7 +62,7 @@ class CachedImages:
             shape = (len(self._training), *images.shape[1:])
             try:
                 self._images[name] = torch.empty(shape, dtype=images.dtype, device=self._device)
-            except torch.OutOfMemoryError:
+            except RuntimeError:  # torch.OutOfMemoryError of a GPU is one
                 gigabytes = torch.Size(shape).numel() * images.element_size() / 1e9
                 raise ConfigError(
                     f"cache=true asks for {gigabytes:.1f} GB at once on {self._device}, which are not there; "

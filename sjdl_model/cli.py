@@ -23,6 +23,8 @@ CONDITIONS = ("foggy", "clear", "defogged")  # as in evaluate.py, which needs to
 _CHANGES = click.option(
     "--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a key of the recipe; may repeat."
 )
+_SMALLER = "lower p, k or image_size, or set precision=bfloat16"
+_OTHER_DEVICE = "lower --workers, or name another --device"
 _COUNTERPARTS = click.option(
     "--counterparts",
     type=PATH,
@@ -75,6 +77,7 @@ def cli() -> None:
 @_CHANGES
 @click.option("--run", type=PATH, required=True, help="A new folder for everything the training leaves.")
 @click.option("--resume", is_flag=True, help="Go on from the run's last checkpoint; without one, start.")
+@cli_images.enough_memory(_SMALLER)
 def train(
     data: Path,
     real: Path | None,
@@ -209,6 +212,7 @@ def _open(path: Path, domain: str | None) -> "Dataset":
 @click.option("--gallery-images", type=click.Choice(CONDITIONS), help="The same of the gallery.  [default: --images]")
 @_scoring_options
 @click.option("--json", "as_json", is_flag=True, help="Print everything about the result as JSON.")
+@cli_images.enough_memory(_OTHER_DEVICE)
 def evaluate(
     run: Path | None,
     weights: Path | None,
@@ -257,6 +261,7 @@ def evaluate(
     help="Fog to draw afresh, for the scores by visibility.",
 )
 @_scoring_options
+@cli_images.enough_memory(_OTHER_DEVICE)
 def report(run: Path, data: Path | None, real: Path | None, betas: str, scoring: "Scoring") -> None:
     """Score a run under every condition and write RUN/results.html to look at.
 
@@ -309,6 +314,7 @@ def report(run: Path, data: Path | None, real: Path | None, betas: str, scoring:
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Runs at once.")
 @click.option("--known", type=PATH, multiple=True, help="results.json of another ablation, not to repeat; may repeat.")
 @click.option("--out", type=PATH, required=True, help="A folder for the runs; the same command goes on where it was.")
+@cli_images.enough_memory(f"{_SMALLER}, or lower --jobs")
 def ablate(
     data: Path,
     real: Path,
@@ -374,7 +380,7 @@ def table(runs: tuple[str, ...], like: str, results: str, intervals: bool, latex
 
     rows = []
     for named in runs:
-        name, _, path = named.rpartition("=")
+        name, _, path = ("", "", named) if Path(named).is_dir() else named.rpartition("=")
         rows.append(tables.read_run(name or Path(path).resolve().name, Path(path), results))
     cells = tables.table(rows, int(like), intervals)
     click.echo(tables.as_latex(cells) if latex else tables.as_text(cells))

@@ -90,22 +90,23 @@ def _bar(total: int, what: str) -> Iterator[Callable[[int], None]]:
 
 
 @contextmanager
-def _enough_memory(advice: str) -> Iterator[None]:
+def enough_memory(advice: str) -> Iterator[None]:
+    """Turns the lack of memory into a sentence that ends with the advice."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:  # torch's own, of a GPU or of the CPU, or of a DataLoader's worker
-        if isinstance(error, RuntimeError) and "memory" not in str(error):
+        if isinstance(error, RuntimeError) and not any(word in str(error) for word in ("memory", "is killed by")):
             raise
-        what = (str(error).splitlines() or ["too little memory"])[0][:160]
+        what = (str(error).splitlines() or ["too little memory"])[0][:160].rstrip(". ")
         raise click.ClickException(f"{what}; {advice}.") from None
 
 
-def _trained(weights: Path, device: str, domain: str) -> "Trained":
+def _trained(weights: Path, device: str, domain: str, *, one_size: bool = True) -> "Trained":
     from .devices import pick_device, set_precision
     from .inference import load_trained
 
     chosen = pick_device(device)
-    set_precision("float32", chosen)
+    set_precision("float32", chosen, one_size=one_size)
     trained = load_trained(weights, chosen)
     trained.net.use_statistics_of(domain)
     return trained
@@ -124,7 +125,7 @@ def _embed(
     from .config import DataError
     from .inference import embed_images
 
-    with _bar(len(paths), what) as progress, _enough_memory("lower --batch"):
+    with _bar(len(paths), what) as progress, enough_memory("lower --batch"):
         embeddings = embed_images(
             trained.net,
             paths,
@@ -277,10 +278,10 @@ def defog(
     from .inference import defog_files, defog_targets
 
     targets = defog_targets(named, out)
-    trained = _trained(weights, device, domain)
+    trained = _trained(weights, device, domain, one_size=False)
     make_folder(out)
     refusals = _Refusals()
-    with _bar(len(targets), "defog") as progress, _enough_memory("lower --max-side"):
+    with _bar(len(targets), "defog") as progress, enough_memory("lower --max-side"):
         defog_files(trained.net, targets, max_side=max_side, workers=workers, progress=progress, refused=refusals.add)
     click.echo(f"{out}: {len(targets) - len(refusals)} images defogged")
     refusals.end(len(targets))

@@ -1,7 +1,8 @@
 """The device that a process computes on, and how exact its products are."""
 
 import os
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 
@@ -27,12 +28,25 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def set_precision(precision: str, device: torch.device) -> None:
-    """Of products on a GPU: float32 is to be float32, and torch lets convolutions use TF32 unless told otherwise."""
+def set_precision(precision: str, device: torch.device, *, one_size: bool = True) -> None:
+    """Of products on a GPU: float32 is to be float32, and torch lets convolutions use TF32 unless told otherwise.
+
+    one_size: images are, so that it pays to try which convolution is fastest."""
     if device.type == "cuda":
         torch.set_float32_matmul_precision("highest" if precision == "float32" else "high")
         torch.backends.cudnn.allow_tf32 = precision != "float32"
-        torch.backends.cudnn.benchmark = True  # images are of one size
+        torch.backends.cudnn.benchmark = one_size
+
+
+@contextmanager
+def exact_products() -> Iterator[None]:
+    """Within it the products of float32 matrices are made in float32, whatever else the process was told."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[None]:

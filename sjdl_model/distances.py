@@ -113,10 +113,13 @@ class Euclidean:
     def _torch_product(self) -> Any:
         import torch
 
+        from .devices import exact_products
+
         gallery = torch.cat([torch.from_numpy(self._moved(chunk)).to(self._device) for chunk in _chunks(self._gallery)])
 
         def product(queries: NDArray[np.float32], out: NDArray[np.float32]) -> None:
-            torch.from_numpy(out).copy_(torch.from_numpy(queries).to(self._device) @ gallery.T)
+            with exact_products():
+                torch.from_numpy(out).copy_(torch.from_numpy(queries).to(self._device) @ gallery.T)
 
         return product
 

@@ -15,6 +15,7 @@ from .config import ConfigError, DataError, Recipe
 from .data import Batch, Counterparts, TrainingSet, camera_name, training_batches
 from .engine import Step, alternate
 from .network import Architecture
+from .objectives import defogs
 from .samplers import PKSampler, Steps
 
 
@@ -82,8 +83,10 @@ class Domains:
             unit_embedding=recipe.unit_embedding,
             transreid=recipe.transreid,
             cameras=cameras,
+            defogs=defogs(recipe.weights, supervised=True)
+            or (real is not None and defogs(recipe.weights, supervised=False)),
         )
-        self.data_sha256 = " ".join(d.info["manifest_sha256"] for d in (data, real, counterparts) if d is not None)
+        self.data_sha256 = data_sha256(data, real, counterparts)
 
     def steps(self, first: int, last: int, device: torch.device) -> Iterator[Step]:
         """Steps `first` to `last` - 1, this process's part of each, for a device; loaders work ahead across epochs."""
@@ -111,6 +114,11 @@ class Domains:
             for (name, training), batch in zip(self.sets.items(), domains, strict=False)
             if batch is not None
         }
+
+
+def data_sha256(*datasets: Dataset | None) -> str:
+    """What tells a training's data from others: the hashes of the manifests that there are."""
+    return " ".join(data.info["manifest_sha256"] for data in datasets if data is not None)
 
 
 def _redrawn(data: Dataset, recipe: Recipe) -> FogRange | None:

@@ -171,9 +171,10 @@ class TestSet:
             if rerank or of_queries is not of_gallery:
                 raise ConfigError("VehicleID's protocol is for one condition, without re-ranking.")
             return evaluate_vehicleid(of_queries, self.labels, device=device)
+        query, gallery = of_queries[self.query], of_gallery[self.gallery]
         return evaluate(
-            of_queries[self.query],
-            of_gallery[self.gallery],
+            query,
+            query if self._every and of_queries is of_gallery else gallery,
             self.labels[self.query],
             self.labels[self.gallery],
             self.cameras[self.query].tolist(),

@@ -28,7 +28,7 @@ from .config import ConfigError, DataError
 from .distances import Euclidean
 from .distances import embeddings as checked
 from .evaluate import BATCH, Progress, embed
-from .network import SJDL, WEIGHTS, load_network
+from .network import SJDL, WEIGHTS, check_defogs, load_network
 
 MAX_SIDE = 2048  # pixels: a longer side is shrunk before the network defogs the image
 _STRIDE = 32  # the network takes sides that are multiples of it
@@ -187,8 +187,11 @@ def embed_images(
 
     defog: of the images that the FIRM makes of them.  workers: processes that decode.  Rows are those of the paths that
     were not refused; (0, 0) where all were.
-    Raises DataError where an image is refused and the caller does not take it, or an embedding is not finite.
+    Raises DataError where an image is refused and the caller does not take it, an embedding is not finite, or the
+    weights learned no defogging that is asked for.
     """
+    if defog:
+        check_defogs(net)
     device = next(net.parameters()).device
     used: list[Path] = []
 
@@ -354,7 +357,8 @@ def defog_image(net: SJDL, image: Uint8Image, max_side: int = MAX_SIDE) -> Uint8
 
     The network sees the image at its own size, mirrored at the right and the bottom to multiples of 32 pixels; where a
     side is longer than `max_side` it sees a smaller one, and its result is enlarged again.
-    Raises DataError where the weights give what is not a number, or the backbone takes images of one size only.
+    Raises DataError where the weights learned no defogging or give what is not a number, or the backbone takes images
+    of one size only.
     """
     return _defog(net, images.shrink(image, max_side), *image.shape[:2])
 
@@ -362,6 +366,7 @@ def defog_image(net: SJDL, image: Uint8Image, max_side: int = MAX_SIDE) -> Uint8
 @torch.inference_mode()
 def _defog(net: SJDL, image: Uint8Image, height: int, width: int) -> Uint8Image:
     """(h, w, 3) -> (height, width, 3)."""
+    check_defogs(net)
     h, w = image.shape[:2]
     padded = np.pad(image, ((0, -h % _STRIDE), (0, -w % _STRIDE), (0, 0)), mode="symmetric")
     device = next(net.parameters()).device

@@ -85,15 +85,17 @@ def evaluate(
     vehicle seen by the query's camera are left out, where both cameras are known ("camera-aware").  The order is that
     of the distances in float64.  Ties: a wrong image at the distance of a right one counts as before it, so that the
     order of the gallery changes nothing.  mINP is the mean of (right images) / (rank of the last right one).
-    rerank: rank by k-reciprocal distances instead (Zhong et al. 2017).  rule: what the protocol says of the images left
-    out, where the cameras stand for something else.
+    rerank: rank by k-reciprocal distances instead (Zhong et al. 2017); where `gallery` is `query`, the same object,
+    each image lies in the space once.  rule: what the protocol says of the images left out, where the cameras stand for
+    something else.
 
     device: torch's, or its name, that multiplies; None: a GPU where there is one.
     Beyond the embeddings about 100 MB are held.
     Raises DataError where shapes disagree, an embedding is not finite, an id is neither a whole number nor a name, the
     gallery is of one vehicle, or no query has a match.
     """
-    rows = embeddings(query, "query"), embeddings(gallery, "gallery")
+    of_queries = embeddings(query, "query")
+    rows = of_queries, of_queries if gallery is query else embeddings(gallery, "gallery")
     labels = identities(query_ids, gallery_ids)
     cameras = numbered(
         [None] * len(rows[0]) if query_cameras is None else query_cameras,

@@ -89,6 +89,7 @@ class SJDL(nn.Module):
         self.unit_embedding = unit_embedding
         self.cameras: dict[str, int] = {}  # numbers of those that the backbone knows, by data.camera_name
         self.image_size: int | None = None  # pixels, of the images it was trained on, where that is known
+        self.defogs = True  # False where it is known that no loss has trained the FIRM
 
     @staticmethod
     def from_pretrained(folder: str | Path) -> "SJDL":
@@ -175,6 +176,7 @@ class Architecture(NamedTuple):
     transreid: bool = False
     cameras: tuple[str, ...] = ()
     whole_contrast: bool = False
+    defogs: bool = True
 
     def build(self, pretrained: bool | str = False) -> SJDL:
         net = SJDL(
@@ -192,7 +194,14 @@ class Architecture(NamedTuple):
             transreid=(self.image_size, len(self.cameras)) if self.transreid else None,
         )
         net.cameras = {name: number for number, name in enumerate(self.cameras)}
+        net.defogs = self.defogs
         return net
+
+
+def check_defogs(net: SJDL) -> None:
+    """Raises DataError where no loss has trained the FIRM, whose images would be noise."""
+    if not net.defogs:
+        raise DataError("these weights were trained without defogging; take those of a run with defogging.")
 
 
 @torch.no_grad()

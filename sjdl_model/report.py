@@ -26,7 +26,8 @@ _GAP = 6  # pixels between pictures
 
 @torch.inference_mode()
 def write_examples(run: Path, net: SJDL, data: Dataset, size: int, device: torch.device, count: int = 6) -> None:
-    """Write examples-<domain>.jpg: clear | depth | foggy | defogged (real: foggy | defogged), a row an image.
+    """Write examples-<domain>.jpg: clear | depth | foggy | defogged (real: foggy | defogged), a row an image; without
+    the last where the network does not defog.
 
     The images are queries, or any before a split, evenly spaced, each at size x size pixels.
     """
@@ -37,8 +38,9 @@ def write_examples(run: Path, net: SJDL, data: Dataset, size: int, device: torch
     net.use_statistics_of(data.info["domain"])
     rows = []
     for sample, batch in zip(chosen, image_batches(ImageSet(chosen, size, foggy), 1, 0, device), strict=True):
-        defogged = net.defog(batch)[0].permute(1, 2, 0).float().cpu().numpy()
-        pictures = [sample.foggy, images.to_uint8(defogged)]
+        pictures = [sample.foggy]
+        if net.defogs:
+            pictures.append(images.to_uint8(net.defog(batch)[0].permute(1, 2, 0).float().cpu().numpy()))
         if sample.clear is not None and sample.depth is not None:
             pictures = [sample.clear, page.grey(sample.depth), *pictures]
         rows.append(_join([images.stretch(picture, size) for picture in pictures], axis=1))
@@ -93,6 +95,7 @@ def write_report(run: Path) -> None:
         watch_charts=_watch_charts(epochs),
         verdict=epochs[-1].get("verdict") if epochs else None,
         examples=dict(sorted(examples.items(), reverse=True)),
+        defogs=not epochs or any(key.startswith("defogging/") for key in epochs[-1]),
     )
     write_atomic(run / REPORT, html)
 

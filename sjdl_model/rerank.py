@@ -41,13 +41,14 @@ class KReciprocal:
     tolerance = 0.0
 
     def __init__(self, query: Floats, gallery: Floats, settings: Rerank, device: Any = None) -> None:
-        """query: (Q, D), gallery: (G, D), finite."""
-        self._queries, self._settings, self._device = len(query), settings, device
-        self._rows: Floats = np.concatenate([query, gallery])
+        """query: (Q, D), gallery: (G, D), finite; the same array where every image of a gallery is a query."""
+        self._settings, self._device = settings, device
+        self._rows: Floats = gallery if gallery is query else np.concatenate([query, gallery])
+        self._of_queries, self._of_gallery = slice(0, len(query)), slice(len(self._rows) - len(gallery), None)
         nearest, self._farthest = self._neighbours(min(settings.k1 + 1, len(self._rows)))
         weights = _averaged(self._weights(nearest), nearest, settings.k2)
-        self._of_query = weights[: self._queries].tocsr()
-        self._of_gallery = weights[self._queries :].tocsc()
+        self._query_weights = weights[self._of_queries].tocsr()
+        self._gallery_weights = weights[self._of_gallery].tocsc()
 
     def _neighbours(self, count: int) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
         """(N, count) nearest images, itself first, ties in order of the rows; (N,) the largest squared distance."""
@@ -89,24 +90,23 @@ class KReciprocal:
 
     def rows(self) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """Yield (index of a query, (G,) distances) for all queries; the array is the caller's until the next one."""
-        lam, count = self._settings.lam, len(self._rows) - self._queries
-        query, gallery = self._rows[: self._queries], self._rows[self._queries :]
-        euclidean = Euclidean(query, gallery, self._device)
+        lam = self._settings.lam
+        euclidean = Euclidean(self._rows[self._of_queries], self._rows[self._of_gallery], self._device)
         for i, distance in euclidean.rows():
             plain = euclidean.squared(i, distance) / (self._farthest[i] or 1.0)
-            distance[:] = lam * plain + (1 - lam) * self._jaccard(i, count)
+            distance[:] = lam * plain + (1 - lam) * self._jaccard(i)
             yield i, distance
 
-    def _jaccard(self, query: int, count: int) -> NDArray[np.float64]:
+    def _jaccard(self, query: int) -> NDArray[np.float64]:
         """(G,): 1 - sum of minima / sum of maxima; both vectors sum to 1, so the maxima to 2 - the minima."""
-        of, to = self._of_query, self._of_gallery
+        of, to = self._query_weights, self._gallery_weights
         own = slice(of.indptr[query], of.indptr[query + 1])
         columns, weights = of.indices[own], of.data[own]
         starts, ends = to.indptr[columns], to.indptr[columns + 1]
         lengths = ends - starts
         places = np.repeat(starts - np.concatenate([[0], np.cumsum(lengths)[:-1]]), lengths) + np.arange(lengths.sum())
         minima = np.minimum(to.data[places], np.repeat(weights, lengths))
-        shared = np.bincount(to.indices[places], minima, minlength=count)
+        shared = np.bincount(to.indices[places], minima, minlength=to.shape[0])
         return 1 - shared / (2 - shared)
 
     def exact(self, query: int, rows: NDArray[np.intp]) -> NDArray[np.float64]:

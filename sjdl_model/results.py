@@ -16,11 +16,12 @@ from fvrid_tools.files import write_atomic
 from . import processes
 from .card import write_card
 from .conditions import BETAS, conditions_of, defogging_quality, knows_fog, matrix, visibility_curve
+from .config import ConfigError
 from .devices import pick_device, set_precision
 from .evaluate import Embedder, Result, TestSet, check_conditions, evaluate_dataset, has_clear
-from .network import SJDL, WEIGHTS, load_network
+from .network import SJDL, WEIGHTS, check_defogs, load_network
 from .ranklists import rank_lists, scatter
-from .report import METRICS, write_examples, write_report
+from .report import write_examples, write_report
 from .rerank import Rerank
 from .tables import Compared, table
 
@@ -38,6 +39,11 @@ class Scoring:
     device: str = "auto"
     workers: int = 0
 
+    def __post_init__(self) -> None:
+        """Raises ConfigError."""
+        if self.protocol == "vehicleid" and self.rerank:
+            raise ConfigError("VehicleID's protocol is without re-ranking; leave --rerank out.")
+
     def name(self, domain: str, images: str, gallery_images: str) -> str:
         """Of the file that keeps a result: eval-<domain>-<images>, and whatever else is not the default."""
         parts = ["eval", domain, images, *([f"to-{gallery_images}"] if gallery_images != images else [])]
@@ -52,8 +58,12 @@ def evaluate_weights(
     """Score a weights file on a dataset, with a progress bar on stderr. Raises DataError, ConfigError."""
     test = TestSet(data, scoring.queries, scoring.protocol)
     conditions = {images, gallery_images or images}
+    if scoring.protocol == "vehicleid" and len(conditions) > 1:
+        raise ConfigError("VehicleID's protocol is for one condition; leave --gallery-images out.")
     check_conditions(test.data, conditions)
     net, size = _load(weights)
+    if "defogged" in conditions:
+        check_defogs(net)
     with _embedding(net, size, scoring, len(conditions) * len(test.data)) as embedder:
         return evaluate_dataset(embedder, test, images, gallery_images, scoring.rerank)
 
@@ -82,18 +92,17 @@ def study(
     """
     tests = [TestSet(data, scoring.queries, scoring.protocol) for data in datasets]
     net, size = _load(run / WEIGHTS)
-    defogs = _has_learned_to_defog(run)
     found: dict[str, Any] = {}
     shown: dict[str, Any] = {}
-    passes = sum(_passes(test, defogs, betas) * len(test.data) for test in tests)
+    passes = sum(_passes(test, net.defogs, betas) * len(test.data) for test in tests)
     with _embedding(net, size, scoring, passes) as embedder:
         for test in tests:
             domain = test.data.info["domain"]
-            results, embeddings = matrix(embedder, test, defogs, scoring.rerank)
+            results, embeddings = matrix(embedder, test, net.defogs, scoring.rerank)
             found[domain] = {
                 "matrix": [result.to_json() for result in results],
                 "curve": visibility_curve(embedder, test, betas, scoring.rerank) if knows_fog(test.data) else [],
-                "quality": defogging_quality(embedder, test.data, defogs) if has_clear(test.data) else {},
+                "quality": defogging_quality(embedder, test.data, net.defogs) if has_clear(test.data) else {},
             }
             if processes.rank() == 0:
                 foggy = embeddings["foggy"]
@@ -103,7 +112,7 @@ def study(
                 if result.images == result.gallery_images:
                     _keep(run, result, scoring)
     if processes.rank() == 0:
-        write_atomic(run / RESULTS, json.dumps(found, indent=1) + "\n")
+        write_atomic(run / RESULTS, json.dumps(found, indent=1, allow_nan=False) + "\n")
         write_atomic(run / RESULTS_PAGE, _page(run, found, shown))
         _write_pages(run)
     return found
@@ -129,14 +138,6 @@ def _passes(test: TestSet, defogs: bool, betas: tuple[float, ...]) -> int:
 def _load(weights: Path) -> tuple[SJDL, int]:
     net, architecture = load_network(weights)
     return net, architecture.image_size
-
-
-def _has_learned_to_defog(run: Path) -> bool:
-    """Whether the run's own log speaks of defogging: a FIRM that no loss trained is not worth looking at."""
-    try:
-        return '"defogging/psnr"' in (run / METRICS).read_text(encoding="utf-8")
-    except OSError:
-        return True
 
 
 @contextmanager
@@ -197,4 +198,5 @@ def _page(run: Path, found: dict[str, Any], shown: dict[str, Any]) -> str:
             "%, over beta",
         ),
         examples=examples,
+        defogs=any(result["images"] == "defogged" for parts in found.values() for result in parts["matrix"]),
     )

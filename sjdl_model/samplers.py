@@ -20,7 +20,8 @@ class PKSampler:
 
     A round visits every vehicle once, P at a time, in an order of its own; a vehicle's images take turns from
     round to round, and repeat within a batch where it has fewer than K. What is left of a round that does not
-    fill a batch is filled up from the next round's order.
+    fill a batch is filled up with the next round's first vehicles that the batch does not hold yet; where it holds
+    one of those, the vehicle after them comes twice in that round, and the one passed over not at all.
     """
 
     def __init__(self, labels: Sequence[int], p: int, k: int, seed: int) -> None:

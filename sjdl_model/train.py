@@ -5,7 +5,7 @@ import math
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -19,7 +19,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from fvrid_tools.dataset import Dataset
-from fvrid_tools.files import make_folder, remove_unfinished, write_atomic
+from fvrid_tools.files import alone_in, make_folder, remove_unfinished, write_atomic
 
 from . import norms, processes
 from .card import write_card
@@ -64,12 +64,14 @@ def train(
     Leaves recipe.toml (as resolved), metrics.jsonl (a line an epoch), TensorBoard events, checkpoint.pt,
     weights.safetensors and report.html. With `resume` a run goes on from its last checkpoint, or starts where there is
     none. Under torchrun the processes share every batch.
-    Raises DataError, ConfigError, FvridError; FloatingPointError where a loss is not finite; TerminatedError after
-    SIGTERM, when the checkpoint is written.
+    Raises DataError, ConfigError, FvridError, as where another process trains there; FloatingPointError where a loss is
+    not finite; TerminatedError after SIGTERM, when the checkpoint is written.
     """
     device = pick_device(recipe.device)
     with processes.joined(device), _Termination() as termination:
-        _Run(Domains(data, real, recipe, counterparts), recipe, run, device, resume).train(termination)
+        domains = Domains(data, real, recipe, counterparts)
+        with _alone_in(run):
+            _Run(domains, recipe, run, device, resume).train(termination)
 
 
 def train_restorer(data: Dataset, recipe: Recipe, folder: Path) -> None:
@@ -119,8 +121,24 @@ def train_restorer(data: Dataset, recipe: Recipe, folder: Path) -> None:
             if termination.asked:
                 raise TerminatedError(f"{folder}: stopped after step {done}; the same command goes on.")
     weights = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
-    write_atomic(folder / WEIGHTS, save(weights))
+    write_atomic(folder / WEIGHTS, save(weights, {"data": domains.data_sha256}))
     (folder / CHECKPOINT).unlink(missing_ok=True)
+
+
+@contextmanager
+def _alone_in(run: Path) -> Iterator[None]:
+    """The first process holds the folder against other trainings, for itself and those that train with it."""
+    if processes.rank():
+        yield
+        return
+    made = not run.exists()
+    make_folder(run)
+    try:
+        with alone_in(run):
+            yield
+    finally:
+        if made and not any(run.iterdir()):  # it was refused
+            run.rmdir()
 
 
 class _Termination:
@@ -147,6 +165,8 @@ class _Run:
         self._total_steps = recipe.epochs * self._domains.steps_per_epoch
         if not resume and run.is_dir() and any(run.iterdir()):
             raise DataError(f"{run} already holds a run; name another --run, or add --resume to go on with it.")
+        if resume and (run / WEIGHTS).exists() and not (run / CHECKPOINT).exists():
+            raise DataError(f"{run} is finished, and its {CHECKPOINT} is gone; name another --run to train anew.")
         resume = resume and (run / CHECKPOINT).exists()
         processes.barrier()  # before the first process writes there
         set_precision(recipe.precision, device)
@@ -163,7 +183,6 @@ class _Run:
         if len(set(processes.objects((self._step, self._domains.data_sha256)))) > 1:
             raise DataError(f"{run}: the machines do not see the same checkpoint and data; name a run that they share.")
         if not resume and processes.rank() == 0:
-            make_folder(run)
             remove_unfinished(run)
             write_atomic(run / RECIPE, to_toml(recipe))
             write_atomic(run / METRICS, "")

@@ -103,6 +103,24 @@ def test_finished_runs_are_not_repeated(ablated: tuple[list[str], Path]) -> None
     assert "another recipe" in other.output
 
 
+def test_what_lies_there_is_of_the_same_data(ablated: tuple[list[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A backbone that has seen every training vehicle is not for the validation, which tests some of them."""
+    arguments, out = ablated
+    others = [*arguments[:-1], str(out), "--validation", "--arms", "statistics", "--seeds", "1"]
+    done = CliRunner().invoke(cli, others)
+    assert done.exit_code == 1
+    assert "start is of another recipe or other data; name another --out" in done.output
+    monkeypatch.chdir(out.parent)
+    assert CliRunner().invoke(cli, [*arguments[:-1], "out"]).exit_code == 0  # the same place by another name
+
+
+def test_an_oracle_alone_needs_the_truth(built: Path, built_real: Path, tmp_path: Path) -> None:
+    arguments = ["ablate", "--data", str(built), "--real", str(built_real), "--arms", "oracle", "--out", str(tmp_path)]
+    done = CliRunner().invoke(cli, arguments)
+    assert done.exit_code == 1
+    assert "oracle is trained with the clear images of real scenes; name their --counterparts" in done.output
+
+
 def test_runs_known_from_elsewhere_are_not_repeated(ablated: tuple[list[str], Path], tmp_path: Path) -> None:
     arguments, out = ablated
     known = tmp_path / "known.json"
@@ -340,14 +358,15 @@ def test_a_cache_on_the_device_gives_the_same_batches(
     assert seen == {"foggy", "clear", "label", "position", *more.split()}
 
 
-def test_a_cache_that_does_not_fit_is_said(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", [torch.OutOfMemoryError, RuntimeError])  # of a GPU, and of the CPU
+def test_a_cache_that_does_not_fit_is_said(built: Path, monkeypatch: pytest.MonkeyPatch, kind: type[Exception]) -> None:
     domains = Domains(fvrid_tools.open_dataset(built), None, read_recipe("default", [*QUICK, "cache=true"]))
 
     empty = torch.empty
 
     def full(*shape: Any, **options: Any) -> torch.Tensor:
         if len(shape[0]) == 4:
-            raise torch.OutOfMemoryError("CUDA out of memory.")
+            raise kind("out of memory")
         return empty(*shape, **options)
 
     monkeypatch.setattr(torch, "empty", full)

@@ -142,7 +142,7 @@ def test_a_second_build_in_the_folder_is_refused_and_the_first_goes_on(undisturb
     _, errors = second.communicate(timeout=60)
     first.communicate(timeout=60)
     if second.returncode:  # else the first was done already
-        assert "another fvrid is at work here" in errors
+        assert "another process is at work here" in errors
     assert first.returncode == 0
     assert contents(out) == contents(undisturbed)
 
@@ -151,7 +151,7 @@ def test_the_lock_is_of_the_folder_and_ends_with_its_holder(tmp_path: Path) -> N
     code = f"import pathlib; from fvrid_tools import files\nwith files.alone_in(pathlib.{tmp_path!r}): print('in')"
     with files.alone_in(tmp_path):
         held = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-        assert "another fvrid is at work here" in held.stderr
+        assert "another process is at work here" in held.stderr
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "in\n"
 
 

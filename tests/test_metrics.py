@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from sjdl_model import metrics
+from sjdl_model.distances import Euclidean
 
 
 def by_argsort(query, gallery, query_ids, gallery_ids, query_cameras, gallery_cameras):
@@ -196,6 +197,26 @@ def test_multiplied_by_torch_as_by_numpy(monkeypatch: pytest.MonkeyPatch) -> Non
     plain = metrics.evaluate(rows[:90], rows[90:], ids[:90], ids[90:])
     monkeypatch.setattr(metrics, "multiplier", lambda device: torch.device("cpu"))
     assert metrics.evaluate(rows[:90], rows[90:], ids[:90], ids[90:]).mAP == plain.mAP
+
+
+def test_products_are_exact_whatever_the_process_was_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training in bfloat16 lets matrices multiply in fewer digits, which the ranking's margins do not allow for."""
+    seen: list[str] = []
+
+    def watched(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+        seen.append(torch.get_float32_matmul_precision())
+        return torch.matmul(one, other)
+
+    rows = np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32)
+    product = Euclidean(rows, rows, torch.device("cpu"))
+    monkeypatch.setattr(torch.Tensor, "__matmul__", watched)
+    torch.set_float32_matmul_precision("medium")
+    try:
+        list(product.rows())
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert seen == ["highest"]
 
 
 def test_intervals_hold_the_mean_and_narrow_with_more_queries() -> None:

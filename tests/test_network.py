@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +112,11 @@ def test_local_weights_are_loaded_and_nothing_else(tmp_path: Path) -> None:
     torch.save(state, tmp_path / "part.pth")
     with pytest.raises(ConfigError, match=r"part\.pth: not weights of resnet18 \(it lacks layer2\.0\.conv1\.weight\)"):
         SJDL(2, 0, "resnet18", pretrained=str(tmp_path / "part.pth"))
+    for name in ("layer2.0.bn1.weight", "layer3.1.bn2.running_var"):  # which begin as constants
+        part = {key: value for key, value in model.state_dict().items() if key != name}
+        torch.save(part, tmp_path / "part.pth")
+        with pytest.raises(ConfigError, match=rf"part\.pth: not weights of resnet18 \(it lacks {re.escape(name)}\)"):
+            SJDL(2, 0, "resnet18", pretrained=str(tmp_path / "part.pth"))
 
 
 def test_a_weights_file_cannot_run_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

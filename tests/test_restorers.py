@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 import fvrid_tools
@@ -103,6 +104,8 @@ def test_a_training_that_was_stopped_goes_on_to_the_same_weights(
     one, other = (load_file(tmp_path / name / WEIGHTS) for name in ("whole", "stopped"))
     assert all(torch.equal(one[name], other[name]) for name in one)
     assert not (tmp_path / "stopped" / CHECKPOINT).exists()
+    with safe_open(tmp_path / "whole" / WEIGHTS, "pt") as file:
+        assert file.metadata()["data"] == data.info["manifest_sha256"]
 
 
 def test_a_restorer_that_diverged_is_none(built: Path, tmp_path: Path) -> None:

@@ -26,16 +26,16 @@ from sjdl_model.evaluate import Embedder, TestSet, evaluate_dataset
 from sjdl_model.network import Architecture
 from sjdl_model.report import METRICS, RECIPE
 from sjdl_model.rerank import Rerank
-from sjdl_model.results import Scoring, evaluate_run, study
+from sjdl_model.results import Scoring, evaluate_run, evaluate_weights, study
 
 SIZE = 32
 HOSTILE = '<img src=x onerror=alert(1)>"&'
 
 
-def make_run(folder: Path) -> Path:
+def make_run(folder: Path, *, defogs: bool = True) -> Path:
     """A run as training leaves it, of a small network whose batch norms have seen images."""
     torch.manual_seed(0)
-    architecture = Architecture(9, 9, "test_resnet", 2, 2, SIZE)
+    architecture = Architecture(9, 9, "test_resnet", 2, 2, SIZE, defogs=defogs)
     net = architecture.build().train()
     for _ in range(20):
         net(torch.rand(8, 3, SIZE, SIZE) ** 2)
@@ -99,6 +99,7 @@ def test_fog_by_visibility(studied: Path, built: Path) -> None:
     assert found["curve"][0]["mAP"] == clear["mAP"]
     transmissions = [point["transmission"] for point in found["curve"]]
     assert transmissions[0] == 1 > transmissions[1] > transmissions[2]
+    assert found["curve"][0]["visibility_m"] is None  # JSON has no infinity
     # where it can be seen through, a twentieth is left: d = ln z / ln 81
     for beta in (1.0, 4.0):
         assert np.exp(-beta * np.log(conditions.visibility(beta)) / np.log(81)) == pytest.approx(0.05)
@@ -180,6 +181,10 @@ def test_what_cannot_be_scored_is_said_before_the_network_runs(built: Path) -> N
         TestSet(whole.take([row._replace(vehicle_id="7") for row in test]))
     with pytest.raises(ConfigError, match="chooses its own queries"):
         TestSet(whole, "all", "vehicleid")
+    with pytest.raises(ConfigError, match="leave --rerank out"):
+        Scoring(protocol="vehicleid", rerank=Rerank())
+    with pytest.raises(ConfigError, match="leave --gallery-images out"):
+        evaluate_weights(Path("none"), whole, "foggy", "clear", Scoring(protocol="vehicleid"))
 
 
 def result_of(**scores: float) -> dict:
@@ -224,6 +229,8 @@ def test_commands(studied: Path, built: Path, built_real: Path, tmp_path: Path) 
     assert (run / "eval-synthetic-foggy-to-clear.json").exists()
     assert called("table", f"ours={run}").splitlines()[2].startswith("ours")
     assert called("table", str(run), "--like", "5", "--latex").startswith(r"\begin{tabular}{lrrrrrrrr}")
+    named = Path(shutil.copytree(run, tmp_path / "lr=1e-3"))
+    assert called("table", str(named)).splitlines()[2].startswith("lr=1e-3")
     assert "name --data, --real or both" in called("report", "--run", str(run), code=2)
     assert "three numbers needed" in called("eval", *common, "--rerank", "1,2", code=2)
     assert "1 <= k2 <= k1" in called("eval", *common, "--data", str(built), "--rerank", "1,2,0.3", code=2)
@@ -314,12 +321,12 @@ def test_the_page_heeds_its_controls_and_escapes_names(studied: Path, chromium: 
 
 
 def test_a_run_that_does_not_defog_is_not_asked_to(built: Path, tmp_path: Path) -> None:
-    run = make_run(tmp_path / "run")
-    (run / METRICS).write_text('{"epoch": 1, "lr": 0.1, "synthetic/triplet": 1.0}\n')
+    run = make_run(tmp_path / "run", defogs=False)
     study(run, [fvrid_tools.open_dataset(built)], Scoring(queries="all"), betas=(1.0,))
     found = found_in(run)["synthetic"]
     assert {result["images"] for result in found["matrix"]} == {"foggy", "clear"}
     assert found["quality"].keys() == {"foggy"}
+    assert "defogged</h2>" not in (run / "results.html").read_text()
     assert (run / "eval-synthetic-clear-all-queries.json").exists()
     assert results.summary_table(run, found_in(run))[2][0] == "run"
 

@@ -12,13 +12,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import fvrid_tools
+from fvrid_tools import images
+from fvrid_tools.files import alone_in
 from fvrid_tools.fog import PRESETS
-from sjdl_model.checkpoint import load_checkpoint, save_checkpoint
-from sjdl_model.config import ConfigError, DataError, Recipe, read_recipe
+from fvrid_tools.records import FvridError
+from sjdl_model import inference
+from sjdl_model.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
+from sjdl_model.cli import cli
+from sjdl_model.config import IMAGE_TERMS, ConfigError, DataError, Recipe, read_recipe
 from sjdl_model.data import Batch, ImageSet, TrainingSet, foggy, image_batches
 from sjdl_model.domains import Domains
 from sjdl_model.engine import Step, Trainer
@@ -238,6 +244,54 @@ def test_dropout_is_drawn_again_after_a_stop(
 def test_a_run_is_not_overwritten(trained: Path, built: Path) -> None:
     with pytest.raises(DataError, match="already holds a run"):
         run(built, None, trained)
+
+
+def test_a_finished_run_without_its_checkpoint_is_not_trained_again(
+    trained: Path, built: Path, built_real: Path, tmp_path: Path
+) -> None:
+    finished = Path(shutil.copytree(trained, tmp_path / "run"))
+    (finished / CHECKPOINT).unlink()
+    with pytest.raises(DataError, match=r"run is finished, and its checkpoint\.pt is gone"):
+        run(built, built_real, finished, resume=True)
+    for name in (WEIGHTS, METRICS):
+        assert (finished / name).read_bytes() == (trained / name).read_bytes()
+
+
+def test_one_process_trains_in_a_folder(trained: Path, built: Path, built_real: Path) -> None:
+    with alone_in(trained), pytest.raises(FvridError, match="another process is at work here"):
+        run(built, built_real, trained, resume=True)
+
+
+def test_weights_that_learned_no_defogging_do_not_defog(built: Path, tmp_path: Path) -> None:
+    """Nor do their pages show what an untrained branch paints."""
+    image_terms = [f"weights.{name}=0" for name in IMAGE_TERMS]
+    folder = run(built, None, tmp_path / "run", "epochs=1", *image_terms)
+    assert not SJDL.from_pretrained(folder).defogs
+    assert "foggy | defogged" not in (folder / REPORT).read_text()
+    shown = images.decode((folder / "examples-synthetic.jpg").read_bytes())
+    assert shown.shape[1] == 3 * 32 + 2 * 6  # clear, depth, foggy
+    data = fvrid_tools.open_dataset(built)
+    with pytest.raises(DataError, match="trained without defogging"):
+        evaluate_run(folder, data, "defogged")
+    with pytest.raises(DataError, match="trained without defogging"):
+        inference.defog_image(SJDL.from_pretrained(folder), data[0].foggy)
+    with pytest.raises(DataError, match="trained without defogging"):
+        inference.embed_images(SJDL.from_pretrained(folder), [], 32, defog=True)
+    assert Domains(data, None, quick()).architecture.defogs
+    unsupervised = quick("weights.restoration=0")
+    assert not Domains(data, None, unsupervised).architecture.defogs  # of synthetic images it has no term
+
+
+def test_too_little_memory_is_a_sentence(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore of it.")
+
+    monkeypatch.setattr(Trainer, "step", full)
+    changes = [part for change in QUICK for part in ("--set", change)]
+    done = CliRunner().invoke(cli, ["train", "--data", str(built), *changes, "--run", str(tmp_path / "run")])
+    assert done.exit_code == 1
+    assert "Tried to allocate 2.00 GiB; lower p, k or image_size, or set precision=bfloat16." in done.output
+    assert "Traceback" not in done.output
 
 
 def test_weights_give_the_same_scores_in_a_fresh_network(trained: Path, built: Path) -> None:
