@@ -10,6 +10,7 @@ import math
 import platform
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
@@ -211,7 +212,8 @@ def _prepare(out: Path, plan: str) -> None:
 def _clear(out: Path, tasks: Iterable["ShardTask"]) -> None:
     for path in (*(task.path for task in tasks), out / PLAN):
         path.unlink(missing_ok=True)
-    out.rmdir()
+    with suppress(OSError):  # of a link, or a disk that is mounted there
+        out.rmdir()
 
 
 def _publish(

@@ -174,9 +174,7 @@ def _choice_options(command: Any) -> Any:
 @click.option(
     "--codec",
     type=click.Choice(("jpeg", "png")),
-    default="jpeg",
-    show_default=True,
-    help="Of the foggy images.",
+    help="Of the foggy images.  [default: jpeg]",
 )
 @SEED
 def build_syn(
@@ -201,12 +199,15 @@ def build_syn(
     """Add fog to clear images: FVRID_Syn as HDF5 shards with a manifest."""
     from .build import Recipe
     from .depth import open_estimator
+    from .fog import GivenFog
 
     estimator = open_estimator(_depth_spec(depth, names), refine, polarity)
     chosen = _fog(fog, beta, airlight, names)
-    how = Recipe(seed=seed, codec=codec, depth=estimator, fog=chosen, max_density=max_density)
+    if isinstance(chosen, GivenFog) and (codec or max_density is not None):
+        raise OptionError("--fog source: its images are stored as they are; leave --codec and --max-density out.")
+    how = Recipe(seed=seed, codec=codec or "jpeg", depth=estimator, fog=chosen, max_density=max_density)
     listings = _read_sources(names, roots, pattern, "clear", labels, recipe, seed)
-    _build(listings, out, how, workers, scheduler)
+    _build(listings, out, how, workers, scheduler, drawn=recipe is not None)
 
 
 def _fog(
@@ -260,13 +261,24 @@ def build_real(
     workers: int,
     scheduler: str | None,
 ) -> None:
-    """Store images of real fog as they are: FVRID_Real. Every foggy image is taken, or what --labels names."""
+    """Store images of real fog as they are: FVRID_Real.
+
+    Every image of the source is taken, of mini and fvrid the foggy ones; or what --labels names, such as those that
+    fvrid pick found.
+    """
     from .build import Recipe
     from .depth import open_estimator
+    from .sources import is_clear
 
     how = Recipe(seed=seed, depth=open_estimator("source") if pairs else None)
     listings = _read_sources(names, roots, pattern, "pairs" if pairs else "real", labels, recipe, seed)
-    _build(listings, out, how, workers, scheduler)
+    for name in () if labels else filter(is_clear, names):
+        click.echo(
+            f"{name}: all its images are taken, and most were not taken in fog; fvrid pick finds those that were, for"
+            " --labels.",
+            err=True,
+        )
+    _build(listings, out, how, workers, scheduler, drawn=recipe is not None)
 
 
 def _read_sources(
@@ -310,16 +322,25 @@ def _noted(listings: "list[Listing]", option: str, value: str) -> "list[Listing]
     return [*others, replace(last, options=f"{last.options} {option} {shlex.quote(value)}")]
 
 
-def _build(listings: "list[Listing]", out: Path, recipe: "Recipe", workers: int, scheduler: str | None) -> None:
+def _build(
+    listings: "list[Listing]", out: Path, recipe: "Recipe", workers: int, scheduler: str | None, *, drawn: bool
+) -> None:
+    """drawn: whether --recipe chose the images."""
     from .build import build
 
     given = click.get_current_context().get_parameter_source("workers")
     if scheduler and given is click.core.ParameterSource.COMMANDLINE:
         raise OptionError("--workers and --scheduler: the cluster has its own workers; give one.")
-    with _bar(sum(len(listing.records) for listing in listings), "build") as progress:
+    asked = sum(len(listing.records) for listing in listings)
+    with _bar(asked, "build") as progress:
         done = build(listings, out, recipe, workers, progress, scheduler)
     reused = f", {done.reused} of them found finished" if done.reused else ""
     refused = f", {done.rejects} refused (see {out / 'rejects.csv'})" if done.rejects else ""
+    if drawn and (lost := asked - done.images):
+        refused += (
+            f", {lost} of them drawn by --recipe, whose counts are missed; to draw from what can be used, build without"
+            " it and run fvrid split --recipe"
+        )
     if done.reused and done.rejects:
         refused += f"; to try those again, delete {out}"
     click.echo(f"{out}: {done.images} images of {done.vehicles} vehicles in {done.seconds:.1f} s{reused}{refused}")

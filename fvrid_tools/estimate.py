@@ -47,6 +47,8 @@ def find_images(named: Sequence[Path], out: Path) -> list[ImageRecord]:
             paths = [below for below in image_paths(path) if out.resolve() not in (path / below).resolve().parents]
             found += [_record(path, below) for below in paths]
         elif path.exists():
+            if not files.is_text(path.name):
+                raise FvridError(f"{str(path)!a}: the name has control characters or is not UTF-8; rename it.")
             found.append(_record(path.parent, path.name))
         else:
             raise FvridError(f"{path}: no such file or folder; name images, or folders of images.")
@@ -55,6 +57,8 @@ def find_images(named: Sequence[Path], out: Path) -> list[ImageRecord]:
     names: dict[str, ImageRecord] = {}
     for record in found:
         other = names.setdefault(record.image_id, record)
+        if other is record:  # a.png is the picture of a.jpg, and the folder of those of a.png.jpg
+            other = names.get(record.image_id.removesuffix(".png"), record)
         if other is not record:
             raise FvridError(f"{other.path} and {record.path} would have depth pictures of one name; name one alone.")
     taken = {record.path.resolve() for record in found}

@@ -17,7 +17,6 @@ from .pictures import AUTHORS_NAME
 from .records import FARTHEST_M, FvridError
 
 Format = Literal["folder", "webdataset"]
-FORMATS: tuple[Format, ...] = ("folder", "webdataset")
 SAMPLES_PER_TAR = 1000
 
 

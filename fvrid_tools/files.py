@@ -6,7 +6,7 @@ import os
 import re
 import secrets
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,7 +17,8 @@ if sys.platform != "win32":
 
 _UNFINISHED = re.compile(r".+\.[0-9a-f]{8}\.part")  # the name of a file that is still being written; never read
 _NOT_TEXT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # the last are bytes that are not UTF-8
-MANIFESTS = (Path(__file__).parents[1] / "manifests", Path(sys.prefix) / "share/fvrid/manifests")
+_INSTALLED = Path(__file__).with_name("manifests")  # where a wheel has the repository's folder
+MANIFESTS = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parents[1] / "manifests"
 
 
 @contextmanager
@@ -106,6 +107,37 @@ def alone_in(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
+def _raise(error: OSError) -> None:
+    if isinstance(error, FileNotFoundError):
+        return  # a folder that is not there has no images
+    raise FvridError(
+        f"{error.filename}: the folder cannot be read ({error.strerror}); mend or remove it, and run again."
+    )
+
+
+def paths_below(root: Path, suffixes: Collection[str], below: str = "") -> list[str]:
+    """The files in the folder `below` of `root`, by suffix, relative to `root`, with forward slashes, sorted.
+
+    Hidden files and folders are left out. Links to folders are followed, each folder once. No file is opened.
+    None where `below` is not there. Raises FvridError where a folder cannot be read, or a name has control characters
+    or is not UTF-8, as no manifest could hold it.
+    """
+    found, seen = [], set()
+    ends, top = tuple(suffixes), str(root / below)
+    for folder, subfolders, names in os.walk(top, onerror=_raise, followlinks=True):
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        if (real := os.path.realpath(folder)) in seen:
+            subfolders.clear()
+            continue
+        seen.add(real)
+        prefix = f"{below}{folder[len(top) :]}/".replace(os.sep, "/").lstrip("/")
+        found += [prefix + name for name in names if name.lower().endswith(ends) and not name.startswith(".")]
+    for path in found:
+        if not is_text(path):
+            raise FvridError(f"{root}: the file name {path!a} has control characters or is not UTF-8; rename it.")
+    return sorted(found)
+
+
 def sha256_bytes(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
@@ -133,6 +165,6 @@ def make_folder(path: Path) -> None:
 
 
 def find_manifest(name_or_path: str) -> Path | None:
-    """A path, or NAME for manifests/NAME.toml, in the repository or where the wheel puts it; None without one."""
-    candidates = [Path(name_or_path), *(folder / f"{name_or_path}.toml" for folder in MANIFESTS)]
+    """A path, or NAME for MANIFESTS/NAME.toml; None without one."""
+    candidates = (Path(name_or_path), MANIFESTS / f"{name_or_path}.toml")
     return next((path for path in candidates if path.is_file()), None)

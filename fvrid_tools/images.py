@@ -25,6 +25,7 @@ FloatArray = NDArray[np.float32]
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 MIN_SIDE = 16  # pixels; below it there is no vehicle to see
+JPEG_MAX_SIDE = 65_500  # pixels, of libjpeg
 MAX_PIXELS = 64_000_000  # more is refused before it is decoded
 JPEG_QUALITY = 95
 BUSY_BITS = 5  # a pixel, at JPEG_QUALITY; beyond them, as of noise, its error comes near 2 of 255 levels
@@ -46,7 +47,6 @@ _BROKEN = (
 _EXTRANEOUS = re.compile(r"Corrupt JPEG data: (\d+) extraneous bytes before marker 0x([0-9a-f]{2})")
 
 Codec = Literal["jpeg", "png"]
-CODECS: tuple[Codec, ...] = ("jpeg", "png")
 
 cv2.setNumThreads(1)  # parallelism is over images: see build.py
 
@@ -121,8 +121,9 @@ def _upright(image: Uint8Image, content: bytes) -> Uint8Image:
 
 def _decode_with_pillow(content: bytes) -> Uint8Image:
     with _opened(content) as image:
-        if image.mode == "F":
-            raise ImageRefused("floating-point pixels: their range is not known; convert it to 8 or 16 bits")
+        if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):  # "I" of others has 16 bits
+            kind = "floating-point" if image.mode == "F" else "32-bit"
+            raise ImageRefused(f"{kind} pixels: their range is not known; convert it to 8 or 16 bits")
         return np.array(ImageOps.exif_transpose(_eight_bit(image)).convert("RGB"))
 
 
@@ -153,8 +154,10 @@ def _eight_bit(image: Image.Image) -> Image.Image:
 
 
 def check_size(image: Uint8Image) -> None:
-    """Raise ImageRefused where a side has fewer than MIN_SIDE pixels."""
+    """Raise ImageRefused where a side has fewer than MIN_SIDE pixels, or more than a JPEG can have."""
     height, width = image.shape[:2]
+    if max(height, width) > JPEG_MAX_SIDE:
+        raise ImageRefused(f"too long: {width} x {height} pixels, a side has at most {JPEG_MAX_SIDE}")
     if min(height, width) < MIN_SIDE:
         raise ImageRefused(f"too small: {width} x {height} pixels, a side needs {MIN_SIDE}")
 

@@ -79,31 +79,33 @@ def _source(cell: str) -> str:
 
 
 def match(labels: Iterable[Label], images: Iterable[ImageRecord | Row]) -> Matching:
-    """Find the image that each label names: by its path, of any depth; else, where no folder is named that the source
-    has, by its file name alone. Suffixes may differ."""
+    """Find the image that each label names: by its path, of any depth, the very same one before others; else, where no
+    folder is named that the source has, by its file name alone. Suffixes may differ."""
     labels = list(labels)
     wanted = {(label.source, _parts(label.original)[-1]) for label in labels}
-    named: dict[tuple[str, str], list[tuple[str, list[str]]]] = defaultdict(list)
+    named: dict[tuple[str, str], list[_Candidate]] = defaultdict(list)
     folders = set()
     for image in images:
         *above, name = _parts(image.source_path)
         folders.add((image.source, above[-1] if above else ""))
         if (image.source, name) in wanted:
-            named[image.source, name].append((image.image_id, above))
+            named[image.source, name].append(_Candidate(image.image_id, above, image.source_path))
     matching = Matching({}, [], [], [])
     for label in labels:
         *above, name = _parts(label.original)
         candidates = named[label.source, name]
-        if above and (label.source, above[-1]) in folders:
+        if here := [candidate for candidate in candidates if candidate.above == above]:
+            candidates = [candidate for candidate in here if candidate.path == label.original] or here
+        elif above and (label.source, above[-1]) in folders:
             candidates = _nearest(candidates, above)
         if not candidates:
             matching.unmatched.append(label)
         elif len(candidates) > 1:
             matching.ambiguous.append(label)
-        elif candidates[0][0] in matching.found:
+        elif candidates[0].image_id in matching.found:
             matching.repeated.append(label)
         else:
-            matching.found[candidates[0][0]] = label
+            matching.found[candidates[0].image_id] = label
     return matching
 
 
@@ -113,15 +115,23 @@ def _parts(path: str) -> list[str]:
     return [*above, name.rpartition(".")[0] or name]
 
 
-def _nearest(candidates: list[tuple[str, list[str]]], above: list[str]) -> list[tuple[str, list[str]]]:
+class _Candidate(NamedTuple):
+    """An image that a label may name."""
+
+    image_id: str
+    above: list[str]  # folders
+    path: str
+
+
+def _nearest(candidates: list[_Candidate], above: list[str]) -> list[_Candidate]:
     """Those that share most folders with the label's path, from the image upwards, and at least one."""
 
     def shared(folders: list[str]) -> int:
         pairs = list(zip(reversed(folders), reversed(above), strict=False))
         return next((i for i, (a, b) in enumerate(pairs) if a != b), len(pairs))
 
-    most = max((shared(folders) for _, folders in candidates), default=0)
-    return [candidate for candidate in candidates if most and shared(candidate[1]) == most]
+    most = max((shared(candidate.above) for candidate in candidates), default=0)
+    return [candidate for candidate in candidates if most and shared(candidate.above) == most]
 
 
 def take_labelled(listings: Sequence[Listing], path: Path, domain: Domain) -> tuple[list[Listing], str]:

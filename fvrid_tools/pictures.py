@@ -4,7 +4,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from . import images
-from .images import FloatArray
+from .images import FloatArray, Uint8Image
 from .records import FvridError, ImageRecord, ImageRefused, InShard, Place
 from .shards import Shard, unpack_depth
 
@@ -39,6 +39,18 @@ def read_depth(record: ImageRecord, height: int, width: int) -> FloatArray:
         return fitted
     except ImageRefused as error:
         raise ImageRefused(f"its depth: {error}") from None
+
+
+def read_scene(record: ImageRecord) -> tuple[Uint8Image, FloatArray]:
+    """The image, (H, W, 3), and the depth that the source carries, (H, W), as `read_depth` gives it.
+
+    Raises FvridError where one of the two cannot be used.
+    """
+    try:
+        image = images.decode(read_image(record))
+        return image, read_depth(record, *image.shape[:2])
+    except ImageRefused as error:
+        raise FvridError(f"{record.path}: {error}; mend or remove it, and run again.") from None
 
 
 def fit_depth(depth: FloatArray, height: int, width: int) -> FloatArray | None:

@@ -88,7 +88,6 @@ def take_drawn(listings: Sequence[Listing], name_or_path: str, domain: Domain, s
         replace(
             listing,
             records=[replace(r, source_split=split[r.image_id]) for r in listing.records if r.image_id in split],
-            rejects=[],
         )
         for listing in listings
     ]

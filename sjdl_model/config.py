@@ -197,7 +197,7 @@ def _over(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 def _find(name_or_path: str) -> Path:
     path = find_manifest(name_or_path)
     if path is None:
-        names = {path.stem for folder in MANIFESTS for path in folder.glob("*.toml")} - {"fvrid_syn", "fvrid_real"}
+        names = {path.stem for path in MANIFESTS.glob("*.toml")} - {"fvrid_syn", "fvrid_real"}
         raise ConfigError(f"{name_or_path}: no such recipe; name a TOML file or one of {', '.join(sorted(names))}.")
     return path
 

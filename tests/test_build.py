@@ -276,6 +276,10 @@ def test_no_usable_image_is_an_error_that_leaves_nothing(tmp_path: Path, recipe:
     with pytest.raises(FvridError, match="none of the 1 images can be used"):
         build.build([sources.read_source("folder", tmp_path / "in")], tmp_path / "out", recipe)
     assert not (tmp_path / "out").exists()
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "disk")
+    with pytest.raises(FvridError, match="none of the 1 images can be used"):
+        build.build([sources.read_source("folder", tmp_path / "in")], tmp_path / "link", recipe)
 
 
 def test_sources_can_be_joined(tmp_path: Path, laid_out: Path, listing: Listing, recipe: build.Recipe) -> None:

@@ -1,5 +1,6 @@
 import errno
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -84,6 +85,37 @@ def test_a_recipe_and_a_list_choose_and_are_named_in_the_command(laid_out: Path,
         assert f"{option} {tmp_path / path}" in manifest.read_dataset(tmp_path / option)["command"]
     assert run(*source, "--recipe", "a", "--labels", "b", "--out", tmp_path / "x").exit_code == 2
     assert run("split", tmp_path / "--recipe").stdout.splitlines()[1].split()[1:4] == ["4/13", "2/2", "2/5"]
+
+
+def test_clear_images_are_not_taken_for_fog_without_a_word(laid_out: Path, tmp_path: Path) -> None:
+    source = ("build-real", "--src", "veri-wild", "--root", laid_out / "clear", "--out")
+    assert "veri-wild: all its images are taken, and most were not taken in fog" in run(*source, tmp_path / "a").stderr
+    (tmp_path / "picked.csv").write_text("IMG,NAME,SOURCE,SAVE,ORI_NAME\ni,n,Veriwild,FVRID_real,00000/000001.jpg\n")
+    result = run(*source, tmp_path / "b", "--labels", tmp_path / "picked.csv")
+    assert result.exit_code == 0, result.output
+    assert "not taken in fog" not in result.stderr
+
+
+def test_a_recipe_whose_images_cannot_be_used_says_so(laid_out: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(laid_out / "clear", tmp_path / "clear"))
+    for path in sorted(root.rglob("*.jpg")):
+        path.write_bytes(path.read_bytes() if path.parent.name == "00003" else b"")
+    (tmp_path / "few.toml").write_text(
+        'domain = "synthetic"\n[veri-wild]\ntrain = {vehicles = 4, images = 13}\n'
+        "query = {vehicles = 8, images = 8}\ngallery = {vehicles = 8, images = 20}\n"
+    )
+    source = ("build-syn", "--src", "veri-wild", "--root", root, "--depth", "planar", "--out", tmp_path / "out")
+    result = run(*source, "--recipe", tmp_path / "few.toml")
+    assert result.exit_code == 0, result.output
+    built = int(result.stdout.split("out: ")[1].split()[0])
+    assert f"{41 - built} of them drawn by --recipe, whose counts are missed" in result.stdout
+
+
+def test_fog_that_a_source_brings_is_stored_as_it_is(tmp_path: Path) -> None:
+    for option in (("--codec", "jpeg"), ("--max-density", "0.5")):
+        result = run("build-syn", "--src", "fvrid", "--root", tmp_path, "--out", tmp_path / "out", *option)
+        assert result.exit_code == 2
+        assert "leave --codec and --max-density out" in " ".join(result.output.split())
 
 
 def test_verify_names_what_is_wrong_and_exits_1(copy: Path) -> None:

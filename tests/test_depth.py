@@ -51,6 +51,7 @@ def test_constant() -> None:
     [
         f"000002/{AUTHORS_NAME}",  # as the authors' fog script reads
         f"train_clear/train_clear/000002/{AUTHORS_NAME}",  # as their depth script writes
+        f"FVRID_depth/000002/{AUTHORS_NAME}",
         f"00001/000002/{AUTHORS_NAME}",
         "00001/000002.png",
         "000002.png",
@@ -69,6 +70,21 @@ def test_the_authors_keep_nineteen_characters(tmp_path: Path) -> None:
     assert depth == pytest.approx(1)
 
 
+@pytest.mark.parametrize("place", ["IMG_20210504_121314.png", f"IMG_20210504_121314/{AUTHORS_NAME}"])
+def test_of_other_names_nothing_is_cut(tmp_path: Path, place: str) -> None:
+    """They have 19 characters by chance, and the next image of that second goes on with _1."""
+    write_depth(tmp_path / place, 255)
+    with pytest.raises(ImageRefused, match="no depth picture"):
+        open_estimator(f"files:{tmp_path}").predict(IMAGE, record("IMG_20210504_121314_1.jpg"))
+
+
+def test_linked_folders_are_followed_as_those_of_images_are(tmp_path: Path) -> None:
+    write_depth(tmp_path / "elsewhere/000002.png", 51)
+    (tmp_path / "depths").mkdir()
+    (tmp_path / "depths/00001").symlink_to(tmp_path / "elsewhere")
+    assert open_estimator(f"files:{tmp_path / 'depths'}").predict(IMAGE, record()) == pytest.approx(0.2)
+
+
 def test_its_name_is_what_a_shell_takes(tmp_path: Path) -> None:
     write_depth(tmp_path / "my depth/000002.png", 51)
     name = open_estimator(f"files:{tmp_path / 'my depth'}", polarity="far-white").name
@@ -83,8 +99,9 @@ def test_of_equal_names_the_one_of_the_vehicle_is_taken(tmp_path: Path) -> None:
     assert estimator.predict(IMAGE, record("00007/000002.jpg")).min() == 1
 
 
-def test_another_vehicles_depth_is_never_taken(tmp_path: Path) -> None:
-    write_depth(tmp_path / "00007/000002.png", 255)
+@pytest.mark.parametrize("place", ["00007/000002.png", f"00007/000002/{AUTHORS_NAME}"])
+def test_another_vehicles_depth_is_never_taken(tmp_path: Path, place: str) -> None:
+    write_depth(tmp_path / place, 255)
     with pytest.raises(ImageRefused, match="no depth picture for 00001/000002"):
         open_estimator(f"files:{tmp_path}").predict(IMAGE, record())
 

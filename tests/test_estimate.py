@@ -14,8 +14,9 @@ from fvrid_tools import open_dataset
 from fvrid_tools.cli import cli
 from fvrid_tools.depth import open_estimator
 from fvrid_tools.depth.accuracy import correlation, measure
+from fvrid_tools.depth.dcnf import training
 from fvrid_tools.depth.planar import planar_depth
-from fvrid_tools.records import ImageRecord
+from fvrid_tools.records import FvridError, ImageRecord
 from fvrid_tools.sources import read_source
 
 
@@ -74,6 +75,19 @@ def test_an_image_is_not_overwritten_by_its_depth(folder, tmp_path):
     assert result.exit_code == 1
     assert "a.png: an image would be overwritten by its depth; name another --out." in " ".join(result.output.split())
     assert (tmp_path / "a.png").read_bytes() == content
+
+
+def test_names_that_could_not_be_written_are_said_first(folder, tmp_path):
+    content = (folder / "top.jpg").read_bytes()
+    for name in ("a.jpg", "a.png.jpg", "caf\udce9.jpg"):
+        (tmp_path / name).write_bytes(content)
+    result = run("depth", tmp_path / "caf\udce9.jpg", "--out", tmp_path / "d", "--depth", "planar")
+    assert result.exit_code == 1
+    assert "is not UTF-8; rename it" in result.output
+    result = run("depth", tmp_path / "a.jpg", tmp_path / "a.png.jpg", "--out", tmp_path / "d", "--depth", "planar")
+    assert result.exit_code == 1
+    assert "would have depth pictures of one name" in result.output
+    assert not (tmp_path / "d").exists()
 
 
 def test_refused_images_are_named_and_the_rest_is_done(folder, tmp_path):
@@ -188,6 +202,14 @@ def test_shipped_depth_follows_vehicles_nobody_trained_on():
     assert scores["error"] < 0.1
 
 
+def test_a_scene_that_cannot_be_read_is_a_sentence(tmp_path):
+    (tmp_path / "cut.jpg").write_bytes(jpeg(picture(0, 0))[:999])
+    record = ImageRecord("folder/cut", "folder", "cut.jpg", "", None, None, tmp_path)
+    for use in (training.Scene.of, lambda record: measure(open_estimator("source"), [record])):
+        with pytest.raises(FvridError, match=r"cut\.jpg: unreadable.*mend or remove it"):
+            use(record)
+
+
 def test_accuracy_of_the_truth_is_perfect():
     records = read_source("mini").records[:3]
     scores = measure(open_estimator("source"), records)
@@ -203,8 +225,6 @@ def test_accuracy_of_the_truth_is_perfect():
 @pytest.mark.slow
 def test_training_from_a_render(tmp_path, monkeypatch):
     pytest.importorskip("mitsuba")
-    from fvrid_tools.depth.dcnf import training
-
     scenes, weights = tmp_path / "scenes", tmp_path / "new/folder/w.safetensors"
     small = ("--vehicles", 4, "--views", 2, "--size", 32, "--samples", 4, "--workers", 1)
     assert run("render", "--wide", "--out", scenes, *small).exit_code == 0

@@ -105,6 +105,12 @@ def test_floating_point_pixels_are_refused() -> None:
         images.decode(file_of(np.random.default_rng(0).random((32, 32), dtype=np.float32), "TIFF"))
 
 
+def test_pixels_of_thirty_two_bits_are_refused() -> None:
+    """From 0 to 255 they would come out black."""
+    with pytest.raises(ImageRefused, match="32-bit"):
+        images.decode(file_of(np.full((32, 32), 200, np.int32), "TIFF"))
+
+
 @pytest.mark.parametrize("form", ["JPEG", "PNG"])
 def test_a_file_cut_off_is_refused(form: str) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (40, 64, 3), dtype=np.uint8)
@@ -123,6 +129,8 @@ def test_what_is_no_image_is_refused(content: bytes) -> None:
 def test_too_small_and_too_large_are_refused() -> None:
     with pytest.raises(ImageRefused, match="too small: 1 x 1"):
         images.check_size(np.zeros((1, 1, 3), np.uint8))
+    with pytest.raises(ImageRefused, match="too long: 66000 x 20"):  # for the JPEG of its foggy image
+        images.check_size(np.zeros((20, 66000, 3), np.uint8))
     huge = Image.new("1", (9000, 9000))
     content = io.BytesIO()
     huge.save(content, "PNG")

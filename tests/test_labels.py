@@ -91,6 +91,15 @@ def test_a_bare_name_that_two_images_have_is_ambiguous() -> None:
     assert matching.unmatched == [label("9.jpg")]
 
 
+def test_the_very_path_comes_before_others() -> None:
+    """As fvrid pick saves it."""
+    images = [image("v/a.jpg"), image("old/v/a.jpg"), image("v/a.png"), image("top.jpg"), image("v/top.jpg")]
+    matching = labels.match([label("v/a.jpg"), label("top.jpg"), label("old/v/a.jpg")], images)
+    assert list(matching.found) == [images[0].image_id, images[3].image_id, images[1].image_id]
+    again = labels.match([label("v/a.bmp")], images)
+    assert again.ambiguous == [label("v/a.bmp")]
+
+
 def test_a_label_finds_nothing_in_another_source() -> None:
     assert not labels.match([label("a/1.jpg")], [image("image/a/1.jpg", "vehicle-1m")]).found
 

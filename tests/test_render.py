@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 from fvrid_tools import images, open_dataset, pictures
 from fvrid_tools.cli import cli
+from fvrid_tools.files import alone_in
 from fvrid_tools.render import bodies, camera, light, plan, run, scene, streets, trace
 from fvrid_tools.render.run import quantize_distance
 from fvrid_tools.sources import mini, read_source
@@ -399,6 +400,9 @@ def test_another_render_in_the_folder_is_refused(rendered):
     done = CliRunner().invoke(cli, ["render", "--out", str(rendered / "clear"), "--vehicles", "5"])
     assert done.exit_code == 1
     assert "another recipe" in done.output
+    with alone_in(rendered / "clear"):
+        done = CliRunner().invoke(cli, ["render", "--out", str(rendered / "clear"), "--vehicles", "5"])
+    assert "another process is at work here" in done.output
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .. import images, pictures
+from .. import pictures
 from ..images import FloatArray
 from ..pool import Progress
 from ..records import FARTHEST_M, ImageRecord
@@ -19,11 +19,12 @@ def measure(
     correlation and its 5th percentile: Pearson's, of d within an image, over images (the median; flat truths left
     out).  error: mean |d - truth|.  abs_rel: mean |z - truth| / truth, z in metres.  within_25: share of pixels whose
     distance is wrong by less than a factor of 1.25.
+    Raises FvridError where an image or its depth cannot be used.
     """
     correlations, errors, relative, within = [], [], [], []
     for record in records:
-        image = images.decode(pictures.read_image(record))
-        d, truth = estimator.predict(image, record), pictures.read_depth(record, *image.shape[:2])
+        image, truth = pictures.read_scene(record)
+        d = estimator.predict(image, record)
         if truth.std() > 0.005:
             correlations.append(correlation(d, truth))
         errors.append(np.abs(d - truth).mean())

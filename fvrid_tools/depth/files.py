@@ -1,17 +1,20 @@
 """Depth that exists already: the authors' `<stem>/predict_depth_gray.png` trees, or one picture an image."""
 
+import re
 import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from ..files import paths_below
 from ..images import FloatArray, Uint8Image, decode_depth
 from ..pictures import AUTHORS_NAME, AUTHORS_STEM, fit_depth
 from ..records import FvridError, ImageRecord, ImageRefused
 from . import Polarity
 
 _NO_VEHICLE = ("", "Depth", *(f"{split}_clear" for split in ("train", "query", "gallery", "all")))
+_AUTHORS_FORM = re.compile(r"\d+_c\d+_\d+_\d")  # of the names of FVRID's images
 _KINDS = ("", "image", "images", "depth", "depths")
 _LOOKED_AT = 32  # pictures, for their polarity
 _SLOPE = 0.02  # of depth from the top third to the bottom third: less says nothing
@@ -22,9 +25,10 @@ class DepthFiles:
     """Depth pictures of a folder, 8-bit or 16-bit, resized to the image where they differ in size, not in shape.
 
     The image `a/b.jpg` has its depth in `a/b/predict_depth_gray.png` or `a/b.png`; or without `a`, as the authors
-    have it: `b/predict_depth_gray.png`, below any folders (train_clear/, or train_clear/train_clear/), also for the
-    first 19 characters of b; or `b.png` at the top. Another vehicle's `c/b.png` is never taken, nor `x/a/b.png` of the
-    image `y/a/b.jpg`, unless x or y is a folder such as images/ or depth/.
+    have it: `b/predict_depth_gray.png`, at the top or below folders of a split or of depth (train_clear/,
+    train_clear/train_clear/, Depth/), also for the first 19 characters of b where these are a name of theirs; or
+    `b.png` at the top. Another vehicle's `c/b.png` is never taken, nor `c/b/predict_depth_gray.png`, nor `x/a/b.png`
+    of the image `y/a/b.jpg`, unless x or y is a folder such as images/ or depth/.
     """
 
     folder: Path
@@ -42,14 +46,14 @@ class DepthFiles:
         if not folder.is_dir():
             raise FvridError(f"--depth files:{folder}: no such folder.")
         paths: dict[str, list[str]] = {}
-        for path in sorted(path.relative_to(folder) for path in folder.rglob("*.[pP][nN][gG]")):
+        for path in map(Path, paths_below(folder, [".png"])):
             if path.name == AUTHORS_NAME:
                 paths.setdefault(path.parent.name, []).append(path.as_posix())
             elif not path.name.startswith("predict_depth"):
                 paths.setdefault(path.stem, []).append(path.as_posix())
         if not paths:
             raise FvridError(f"--depth files:{folder}: no <image>/{AUTHORS_NAME} and no <image>.png is in the folder.")
-        own = [each for several in paths.values() for each in several if not each.endswith(AUTHORS_NAME)]
+        own = [each for several in paths.values() for each in several if not _is_authors(each)]
         if polarity is None and _white_seems_near(folder, own):
             raise FvridError(
                 f"--depth files:{folder}: white seems to be near in these pictures; say --polarity near-white, or"
@@ -60,10 +64,12 @@ class DepthFiles:
     def find(self, record: ImageRecord) -> Path:
         """The depth picture of an image. Raises ImageRefused where there is none or more than one fits."""
         folder, stem = _folder_and_stem(record.source_path)
-        found = self.paths.get(stem) or self.paths.get(stem[:AUTHORS_STEM]) or []
+        found = self.paths.get(stem, [])
+        if not found and _AUTHORS_FORM.match(cut := stem[:AUTHORS_STEM]):
+            found = [path for path in self.paths.get(cut, []) if _is_authors(path)]
         of_folder = [path for path in found if _ends_alike(_folder_of(path), folder)]
         whole = [path for path in of_folder if _folder_of(path) == folder]
-        loose = [path for path in found if path.endswith("/" + AUTHORS_NAME) or _name(_folder_of(path)) in _NO_VEHICLE]
+        loose = [path for path in found if _is_of_no_vehicle(path)]
         # a folder of no vehicle is the image's own only where all of it agrees
         fitting = sorted(whole or of_folder or loose, key=lambda path: path.count("/"))
         if not fitting:
@@ -90,7 +96,17 @@ class DepthFiles:
 def _folder_of(path: str) -> str:
     """The folder that a depth picture, or its folder <stem>, lies in; "" at the top."""
     folder = path.rpartition("/")[0]
-    return folder.rpartition("/")[0] if path.endswith("/" + AUTHORS_NAME) else folder
+    return folder.rpartition("/")[0] if _is_authors(path) else folder
+
+
+def _is_authors(path: str) -> bool:
+    return path.endswith("/" + AUTHORS_NAME)
+
+
+def _is_of_no_vehicle(path: str) -> bool:
+    """Whether a depth picture lies in no vehicle's folder, by that folder's name."""
+    name = _name(_folder_of(path))
+    return name in _NO_VEHICLE or (_is_authors(path) and "depth" in name.lower())
 
 
 def _folder_and_stem(path: str) -> tuple[str, str]:

@@ -73,8 +73,8 @@ class Recipe:
 def render(out: Path, recipe: Recipe, workers: int = 1, progress: Progress | None = None) -> int:
     """Render into the folder `out`; -> the number of images. The same command again goes on where it stopped.
 
-    Raises FvridError where `out` holds anything else or cannot be written, or the extra `render` is not installed;
-    OptionError where there are fewer test vehicles than pairs are wanted of.
+    Raises FvridError where `out` holds anything else or cannot be written, another process is at work in it, or the
+    extra `render` is not installed; OptionError where there are fewer test vehicles than pairs are wanted of.
     """
     progress = progress or (lambda count: None)
     fleet = recipe.fleet
@@ -84,18 +84,19 @@ def render(out: Path, recipe: Recipe, workers: int = 1, progress: Progress | Non
         raise OptionError(
             f"--pairs {fleet.pairs}: of {fleet.vehicles} vehicles {tests} are for the test; ask for fewer."
         )
-    _prepare(out, recipe)
-    tasks = [VehicleTask(out, recipe, index, alone=workers == 1) for index in range(fleet.vehicles)]
-    files.write_atomic(out / "views.csv", _table([row for task in tasks for row in task.rows()]))
-    unfinished = [task for task in tasks if not task.is_finished()]
-    progress((len(tasks) - len(unfinished)) * fleet.views)
-    pool.run(unfinished, workers, progress)
+    files.make_folder(out)
+    with files.alone_in(out):
+        _prepare(out, recipe)
+        tasks = [VehicleTask(out, recipe, index, alone=workers == 1) for index in range(fleet.vehicles)]
+        files.write_atomic(out / "views.csv", _table([row for task in tasks for row in task.rows()]))
+        unfinished = [task for task in tasks if not task.is_finished()]
+        progress((len(tasks) - len(unfinished)) * fleet.views)
+        pool.run(unfinished, workers, progress)
     return fleet.vehicles * fleet.views
 
 
 def _prepare(out: Path, recipe: Recipe) -> None:
     content = json.dumps(recipe.describe(), indent=1) + "\n"
-    files.make_folder(out)
     path = out / RECIPE
     if path.exists():
         if path.read_bytes() != content.encode():

@@ -35,6 +35,7 @@ SOURCES = tuple(_ORIGIN)  # what --src takes
 _WITH_PAIRS = frozenset({"mini"})
 _WITH_DEPTH = frozenset({"mini", "fvrid"})
 _WITH_FOG = frozenset({"fvrid"})
+_CLEAR = frozenset({"veri-wild", "vehicle-1m", "veri", "vehicleid"})
 
 
 def default_root(name: str) -> Path:
@@ -57,6 +58,11 @@ def carries_depth(name: str) -> bool:
 def carries_fog(name: str) -> bool:
     """Whether the source comes with a foggy counterpart of its clear images."""
     return name in _WITH_FOG
+
+
+def is_clear(name: str) -> bool:
+    """Whether the source is a dataset of all weathers, of which few images were taken in fog."""
+    return name in _CLEAR
 
 
 def read_source(name: str, root: Path | None = None, pattern: str | None = None, part: Part = "clear") -> Listing:

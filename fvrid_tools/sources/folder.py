@@ -1,13 +1,12 @@
 """Images of one's own: any tree of folders; a pattern reads vehicle and camera from the path."""
 
-import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..files import is_text
+from ..files import paths_below
 from ..images import SUFFIXES
-from ..records import FvridError, ImageRecord, Listing, OptionError, Reject
+from ..records import ImageRecord, Listing, OptionError, Reject
 
 SOURCE = "folder"
 DEFAULT_PATTERN = r"(?P<vehicle_id>[^/]+)/[^/]+$"
@@ -50,32 +49,6 @@ def count(records: Iterable[ImageRecord]) -> str:
     return f"{len(records)} images of {vehicles} vehicles, {cameras or 'no'} cameras known"
 
 
-def _raise(error: OSError) -> None:
-    if isinstance(error, FileNotFoundError):
-        return  # a folder that is not there has no images
-    raise FvridError(
-        f"{error.filename}: the folder cannot be read ({error.strerror}); mend or remove it, and run again."
-    )
-
-
 def image_paths(root: Path, below: str = "") -> list[str]:
-    """The image files in the folder `below` of `root`, by suffix, relative to `root`, with forward slashes, sorted.
-
-    Hidden files and folders are left out. Links to folders are followed, each folder once. No file is opened.
-    None where `below` is not there. Raises FvridError where a folder cannot be read, or a name has control characters
-    or is not UTF-8, as no manifest could hold it.
-    """
-    found, seen = [], set()
-    suffixes, top = tuple(SUFFIXES), str(root / below)
-    for folder, subfolders, names in os.walk(top, onerror=_raise, followlinks=True):
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        if (real := os.path.realpath(folder)) in seen:
-            subfolders.clear()
-            continue
-        seen.add(real)
-        prefix = f"{below}{folder[len(top) :]}/".replace(os.sep, "/").lstrip("/")
-        found += [prefix + name for name in names if name.lower().endswith(suffixes) and not name.startswith(".")]
-    for path in found:
-        if not is_text(path):
-            raise FvridError(f"{root}: the file name {path!a} has control characters or is not UTF-8; rename it.")
-    return sorted(found)
+    """The image files in the folder `below` of `root`, by suffix: `files.paths_below`."""
+    return paths_below(root, SUFFIXES, below)

@@ -7,7 +7,8 @@
       vehicle/image.jpg identity ...       VERI-Wild 2.0, which tells no camera
     vehicle_info.txt                       vehicle/image;camera;time;model;type;colour, with or without a header
 
-The vehicle is the folder's name. Without lists, every image found is taken.
+The vehicle is the folder's name. Without lists, every image found is taken. Lists of queries and of galleries name test
+vehicles; which of their images is the query is drawn, as FVRID's protocol has one a vehicle.
 """
 
 import re

@@ -56,8 +56,9 @@ class Scene:
 
     @classmethod
     def of(cls, record: ImageRecord) -> "Scene":
-        image = images.decode(pictures.read_image(record))
-        return cls(image, images.levels_of_depth(pictures.read_depth(record, *image.shape[:2])))
+        """Raises FvridError where it cannot be read."""
+        image, depth = pictures.read_scene(record)
+        return cls(image, images.levels_of_depth(depth))
 
 
 def train(records: list[ImageRecord], recipe: DepthRecipe, progress: Progress = lambda count: None) -> DCNFNetwork:
