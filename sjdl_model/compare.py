@@ -32,7 +32,7 @@ class Line(NamedTuple):
     gain: float | None  # of `real` over the baseline's, the seeds in pairs
     gain_over_seeds: Interval | None
     gain_over_queries: Interval | None
-    recovered: float | None  # percent: the gain over what fog takes, which is the gain of headroom
+    recovered: float | None  # percent: the gain over what fog takes, which is the gain of headroom with the same seeds
     others: dict[str, float]  # means of CMC@1_synthetic, psnr_real_defogged, ...
 
 
@@ -71,12 +71,13 @@ def read_results(path: Path) -> Results:
 
 def compare(results: Scores) -> list[Line]:
     """A line an arm that has scores."""
-    baseline = results.get("baseline", {})
-    lost = _mean(_gains(results.get("headroom", {}), baseline))
-    return [_line(name, of, baseline if name != "baseline" else {}, lost) for name, of in results.items() if of]
+    baseline, headroom = results.get("baseline", {}), results.get("headroom", {})
+    return [_line(name, of, baseline if name != "baseline" else {}, headroom) for name, of in results.items() if of]
 
 
-def _line(name: str, of: Mapping[str, Mapping[str, Any]], baseline: Mapping[str, Any], lost: float | None) -> Line:
+def _line(
+    name: str, of: Mapping[str, Mapping[str, Any]], baseline: Mapping[str, Any], headroom: Mapping[str, Any]
+) -> Line:
     synthetic, real = (_values(of, f"mAP_{domain}") for domain in ("synthetic", "real"))
     shared, gains = _shared(of, baseline), _gains(of, baseline)
     by_query = _by_query(of)
@@ -93,7 +94,7 @@ def _line(name: str, of: Mapping[str, Mapping[str, Any]], baseline: Mapping[str,
         gain=_mean(gains),
         gain_over_seeds=over_seeds(gains),
         gain_over_queries=over_queries(by_query - of_baseline) if paired and len(shared) == len(of) else None,  # type: ignore[operator]
-        recovered=100 * float(gains.mean()) / lost if lost and len(gains) else None,
+        recovered=_recovered(of, baseline, headroom),
         others={score: mean for score, mean in means.items() if mean is not None},
     )
 
@@ -106,6 +107,15 @@ def _shared(of: Mapping[str, Mapping[str, Any]], baseline: Mapping[str, Any]) ->
 def _gains(of: Mapping[str, Mapping[str, Any]], baseline: Mapping[str, Any]) -> NDArray[np.float64]:
     """In percent, by shared seed."""
     return 100 * np.array([of[seed]["mAP_real"] - baseline[seed]["mAP_real"] for seed in _shared(of, baseline)])
+
+
+def _recovered(
+    of: Mapping[str, Mapping[str, Any]], baseline: Mapping[str, Any], headroom: Mapping[str, Any]
+) -> float | None:
+    """Percent, of the seeds that all three have."""
+    known = {seed: scores for seed, scores in baseline.items() if seed in of and seed in headroom}
+    lost = _gains(headroom, known)
+    return 100 * float(_gains(of, known).mean() / lost.mean()) if lost.any() else None
 
 
 def over_seeds(values: NDArray[np.float64]) -> Interval | None:

@@ -412,8 +412,9 @@ def test_a_comparison_by_hand() -> None:
         "headroom": of([[0.8, 0.6], [0.8, 0.6]]),
         "baseline": of([[0.2, 0.4], [0.4, 0.4]]),
         "better": of([[0.4, 0.6], [0.6, 0.6]]),
+        "uneven": of([[0.4, 0.6], [0.8, 0.8]]),
     }
-    headroom, baseline, better = compare(results)
+    headroom, baseline, better, uneven = compare(results)
     assert headroom.real == pytest.approx(70)
     assert baseline.real == pytest.approx(35)
     assert baseline.gain is None
@@ -422,8 +423,9 @@ def test_a_comparison_by_hand() -> None:
     assert better.gain_over_queries == pytest.approx((20, 20))
     assert better.recovered == pytest.approx(100 * 20 / 35)
     assert headroom.recovered == pytest.approx(100)
+    assert uneven.recovered == pytest.approx(100 * 30 / 35)
     fewer = compare({**results, "headroom": {"0": results["headroom"]["0"]}})  # of seed 0 fog takes 70 - 30
-    assert [line.recovered for line in fewer] == [pytest.approx(100), None, pytest.approx(100 * 20 / 40)]
+    assert [line.recovered for line in fewer] == [pytest.approx(100), None, pytest.approx(50), pytest.approx(50)]
     # t of 1 degree of freedom is 12.706; the deviation of 30 and 40 is 7.071, of their mean 5
     assert over_seeds(np.array([30.0, 40.0])) == pytest.approx((35 - 63.53, 35 + 63.53), abs=0.01)
     assert over_seeds(np.array([30.0])) is None
