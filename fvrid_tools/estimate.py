@@ -57,15 +57,20 @@ def find_images(named: Sequence[Path], out: Path) -> list[ImageRecord]:
     names: dict[str, ImageRecord] = {}
     for record in found:
         other = names.setdefault(record.image_id, record)
-        if other is record:  # a.png is the picture of a.jpg, and the folder of those of a.png.jpg
-            other = names.get(record.image_id.removesuffix(".png"), record)
         if other is not record:
-            raise FvridError(f"{other.path} and {record.path} would have depth pictures of one name; name one alone.")
+            raise _clash(other, record)
+    for name, record in names.items():  # a.png is the picture of a.jpg, and the folder of those of a.png.jpg
+        if name.endswith(".png") and (shorter := name.removesuffix(".png")) in names:
+            raise _clash(names[shorter], record)
     taken = {record.path.resolve() for record in found}
     for record in found:
         if (written := _picture(out, record)).resolve() in taken:
             raise FvridError(f"{written}: an image would be overwritten by its depth; name another --out.")
     return sorted(found)
+
+
+def _clash(one: ImageRecord, other: ImageRecord) -> FvridError:
+    return FvridError(f"{one.path} and {other.path} would have depth pictures of one name; name one alone.")
 
 
 def _picture(out: Path, record: ImageRecord) -> Path:

@@ -94,6 +94,7 @@ def alone_in(folder: Path) -> Iterator[None]:
         yield
         return
     handle = os.open(folder, os.O_RDONLY)
+    _held.add(handle)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -104,7 +105,23 @@ def alone_in(folder: Path) -> Iterator[None]:
                 ) from None
         yield
     finally:
+        if handle in _held:  # else this is a child that has let go of it
+            _held.remove(handle)
+            os.close(handle)
+
+
+_held: set[int] = set()  # descriptors of folders that this process holds
+
+
+def _let_go() -> None:
+    """In a forked child, such as one that decodes images: it may live on for seconds when its parent was killed."""
+    for handle in _held:
         os.close(handle)
+    _held.clear()
+
+
+if sys.platform != "win32":
+    os.register_at_fork(after_in_child=_let_go)
 
 
 def _raise(error: OSError) -> None:

@@ -121,10 +121,16 @@ def _upright(image: Uint8Image, content: bytes) -> Uint8Image:
 
 def _decode_with_pillow(content: bytes) -> Uint8Image:
     with _opened(content) as image:
-        if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):  # "I" of others has 16 bits
+        if image.mode == "F" or _has_32_bits(image):
             kind = "floating-point" if image.mode == "F" else "32-bit"
             raise ImageRefused(f"{kind} pixels: their range is not known; convert it to 8 or 16 bits")
         return np.array(ImageOps.exif_transpose(_eight_bit(image)).convert("RGB"))
+
+
+def _has_32_bits(image: Image.Image) -> bool:
+    """Whole numbers of them; Pillow has the mode "I" for 16 bits too."""
+    bits = getattr(image, "tag_v2", {}).get(258)  # of a TIFF, a sample
+    return image.mode == "I" and bits in (32, (32,))
 
 
 @contextmanager

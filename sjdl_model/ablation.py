@@ -249,7 +249,7 @@ class RunTask:
     @property
     def asked(self) -> Recipe:
         """The recipe before `_start` gave it a backbone, which lies elsewhere for others."""
-        return replace(self.recipe, pretrained=False) if self.begins else self.recipe
+        return _unbegun(self.recipe)
 
     def is_done(self) -> bool:
         return all(self._path(arm).exists() for arm in self.arms)
@@ -288,7 +288,7 @@ class RunTask:
             stored = json.loads(path.read_text(encoding="utf-8"))
             before = stored["inputs"]
             same = before["data"] == inputs["data"]
-            if not (same and same_run(from_toml(before["recipe"], str(path)), self.recipe)):
+            if not (same and same_run(_unbegun(from_toml(before["recipe"], str(path))), self.asked)):
                 raise DataError(f"{self.folder} is of another recipe or other data; name another --out.")
         else:
             if not self._is_trained(trained_on):
@@ -309,14 +309,21 @@ class RunTask:
         return self.folder / f"scores-{arm.tested}.json"
 
 
+def _unbegun(recipe: Recipe) -> Recipe:
+    """A recipe without the backbone that `_start` gave it, wherever that lies."""
+    path = Path(str(recipe.pretrained))
+    given = path.name == BACKBONE and path.parent.name.startswith(START.name)
+    return replace(recipe, pretrained=False) if given else recipe
+
+
 def _check_trained(run: Path, recipe: Recipe, *data: Dataset | None) -> None:
     """Raises DataError where a run that is finished was trained with another recipe or on other data."""
     path = run / RECIPE
     with safe_open(run / WEIGHTS, "pt") as file:
         trained_on = (file.metadata() or {}).get("data")
-    same = same_run(from_toml(path.read_text(encoding="utf-8"), str(path)), recipe)
+    same = same_run(_unbegun(from_toml(path.read_text(encoding="utf-8"), str(path))), _unbegun(recipe))
     if not same or trained_on != data_sha256(*data):
-        raise DataError(f"{run} is of another recipe or other data; name another --out.")
+        raise DataError(f"{run} is of another recipe, other data or an earlier version; name another --out.")
 
 
 def _open_defogger(name: str, out: Path, recipe: Recipe, domain: str) -> Defogger | None:

@@ -184,14 +184,19 @@ def _lacking(made: Any, given: dict[str, Tensor], make: Callable[[dict[str, Tens
     with torch.random.fork_rng(devices=[]):
         torch.rand(1)
         again = make(given).state_dict()
-        other = make(
-            {key: value + 1 if value.is_floating_point() else value for key, value in given.items()}
-        ).state_dict()
+        other = make(_others(given)).state_dict()
     learned = {*(name for name, _ in made.named_parameters()), *(key for key in again if ".running_" in key)}
     found = made.state_dict()
     return [
         key for key in found if not found[key].equal(again[key]) or (key in learned and found[key].equal(other[key]))
     ]
+
+
+def _others(found: Any) -> Any:
+    """Tensors that differ from those of a weights file, in as many levels of dicts, whatever their precision."""
+    if isinstance(found, dict):
+        return {key: _others(value) for key, value in found.items()}
+    return 2 * found + 1 if isinstance(found, Tensor) and found.is_floating_point() else found
 
 
 def _first_line(error: Exception) -> str:

@@ -89,15 +89,26 @@ def _bar(total: int, what: str) -> Iterator[Callable[[int], None]]:
         yield bar.update
 
 
+# how torch says so, of a GPU, of the CPU, and of a DataLoader's worker
+_MEMORY = (
+    "out of memory",
+    "allocate memory",
+    "shared memory",
+    "killed by signal: Killed",
+    "killed by signal: Bus error",
+)
+
+
 @contextmanager
 def enough_memory(advice: str) -> Iterator[None]:
     """Turns the lack of memory into a sentence that ends with the advice."""
     try:
         yield
-    except (RuntimeError, MemoryError) as error:  # torch's own, of a GPU or of the CPU, or of a DataLoader's worker
-        if isinstance(error, RuntimeError) and not any(word in str(error) for word in ("memory", "is killed by")):
+    except (RuntimeError, MemoryError) as error:
+        what = (str(error).splitlines() or ["too little memory"])[0]
+        if isinstance(error, RuntimeError) and not any(sign in what for sign in _MEMORY):
             raise
-        what = (str(error).splitlines() or ["too little memory"])[0][:160].rstrip(". ")
+        what = what[:160].rstrip(". ")
         raise click.ClickException(f"{what}; {advice}.") from None
 
 

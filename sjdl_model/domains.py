@@ -84,7 +84,7 @@ class Domains:
             transreid=recipe.transreid,
             cameras=cameras,
             defogs=defogs(recipe.weights, supervised=True)
-            or (real is not None and defogs(recipe.weights, supervised=False)),
+            or (real is not None and counterparts is None and defogs(recipe.weights, supervised=False)),
         )
         self.data_sha256 = data_sha256(data, real, counterparts)
 

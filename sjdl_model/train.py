@@ -5,7 +5,7 @@ import math
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from fvrid_tools.dataset import Dataset
 from fvrid_tools.files import alone_in, make_folder, remove_unfinished, write_atomic
+from fvrid_tools.records import FvridError
 
 from . import norms, processes
 from .card import write_card
@@ -127,18 +128,27 @@ def train_restorer(data: Dataset, recipe: Recipe, folder: Path) -> None:
 
 @contextmanager
 def _alone_in(run: Path) -> Iterator[None]:
-    """The first process holds the folder against other trainings, for itself and those that train with it."""
-    if processes.rank():
+    """The first process holds the folder against other trainings, for itself and those that train with it. Raises
+    FvridError in all of them where it cannot."""
+    with ExitStack() as held:
+        refused = None
+        if processes.rank() == 0:
+            try:
+                if not run.exists():
+                    held.callback(_remove_empty, run)
+                make_folder(run)
+                held.enter_context(alone_in(run))
+            except FvridError as error:
+                refused = str(error)
+        if first := processes.objects(refused)[0]:
+            raise FvridError(first)
         yield
-        return
-    made = not run.exists()
-    make_folder(run)
-    try:
-        with alone_in(run):
-            yield
-    finally:
-        if made and not any(run.iterdir()):  # it was refused
-            run.rmdir()
+
+
+def _remove_empty(folder: Path) -> None:
+    """Of a training that was refused."""
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
 
 
 class _Termination:

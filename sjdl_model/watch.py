@@ -14,7 +14,7 @@ from fvrid_tools.images import Uint8Image
 from .config import Recipe
 from .data import Batch, TrainingSet, collate
 from .network import SJDL
-from .objectives import defogs, terms
+from .objectives import terms
 
 VEHICLES, IMAGES = 4, 2  # of each, for the gradients: the triplet loss needs two images of a vehicle
 _LOST = 0.5  # a correlation with the truth below this share of the foggy input's: the picture is gone
@@ -122,7 +122,6 @@ class Watch:
             domain: collate([held.as_it_is(i) for i in range(len(held))]).to(device)
             for domain, held in validation.items()
         }
-        self._defogs = any(defogs(recipe.weights, supervised=domain == "synthetic") for domain in sets)
 
     def look(self, net: SJDL) -> tuple[dict[str, float], dict[str, Uint8Image]]:
         """Numbers ("defogging/psnr", "synthetic/gradient/triplet", ...) and, by domain, pictures. The network is in
@@ -131,7 +130,7 @@ class Watch:
         pictures = {}
         for domain, batch in self._validation.items():
             net.use_statistics_of(domain)
-            output = defogged(net, batch) if self._defogs else None
+            output = defogged(net, batch) if net.defogs else None
             pictures[domain] = strip(batch, output)
             if output is not None and batch.clear is not None:
                 numbers |= {f"defogging/{name}": value for name, value in quality(output, batch).items()}

@@ -109,7 +109,7 @@ def test_what_lies_there_is_of_the_same_data(ablated: tuple[list[str], Path], mo
     others = [*arguments[:-1], str(out), "--validation", "--arms", "statistics", "--seeds", "1"]
     done = CliRunner().invoke(cli, others)
     assert done.exit_code == 1
-    assert "start is of another recipe or other data; name another --out" in done.output
+    assert "start is of another recipe, other data or an earlier version; name another --out" in done.output
     monkeypatch.chdir(out.parent)
     assert CliRunner().invoke(cli, [*arguments[:-1], "out"]).exit_code == 0  # the same place by another name
 

@@ -84,7 +84,7 @@ def test_names_that_could_not_be_written_are_said_first(folder, tmp_path):
     result = run("depth", tmp_path / "caf\udce9.jpg", "--out", tmp_path / "d", "--depth", "planar")
     assert result.exit_code == 1
     assert "is not UTF-8; rename it" in result.output
-    result = run("depth", tmp_path / "a.jpg", tmp_path / "a.png.jpg", "--out", tmp_path / "d", "--depth", "planar")
+    result = run("depth", tmp_path / "a.png.jpg", tmp_path / "a.jpg", "--out", tmp_path / "d", "--depth", "planar")
     assert result.exit_code == 1
     assert "would have depth pictures of one name" in result.output
     assert not (tmp_path / "d").exists()

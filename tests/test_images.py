@@ -2,6 +2,7 @@ import io
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image, ImageOps
 
 from fvrid_tools import images
@@ -109,6 +110,9 @@ def test_pixels_of_thirty_two_bits_are_refused() -> None:
     """From 0 to 255 they would come out black."""
     with pytest.raises(ImageRefused, match="32-bit"):
         images.decode(file_of(np.full((32, 32), 200, np.int32), "TIFF"))
+    content = io.BytesIO()
+    tifffile.imwrite(content, np.full((32, 32), 257 * 60, np.int16))  # signed: Pillow opens it as if it had 32
+    assert (images.decode(content.getvalue()) == 60).all()
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG"])

@@ -155,6 +155,22 @@ def test_the_lock_is_of_the_folder_and_ends_with_its_holder(tmp_path: Path) -> N
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "in\n"
 
 
+def test_what_a_killed_holder_had_forked_holds_nothing(tmp_path: Path) -> None:
+    """A loader's processes notice within seconds only, and the next run is not to wait for them."""
+    code = (
+        f"import os, time, pathlib; from fvrid_tools import files\nwith files.alone_in(pathlib.{tmp_path!r}):\n"
+        " child = os.fork()\n if not child: time.sleep(60)\n print(child, flush=True); os.kill(os.getpid(), 9)"
+    )
+    with (tmp_path / "child").open("w") as out:  # no pipe, whose end the child would hold
+        subprocess.run([sys.executable, "-c", code], stdout=out, check=False, timeout=30)
+    child = (tmp_path / "child").read_text()
+    try:
+        with files.alone_in(tmp_path):
+            os.kill(int(child), 0)  # it lives
+    finally:
+        os.kill(int(child), signal.SIGKILL)
+
+
 def test_a_source_that_lost_an_image_is_built_from_what_is_left(tmp_path: Path, laid_out: Path) -> None:
     root = Path(shutil.copytree(laid_out / "clear", tmp_path / "in"))
     options = ["--src", "veri-wild", "--root", str(root), "--depth", "planar", "--workers", "1"]

@@ -112,6 +112,14 @@ def test_local_weights_are_loaded_and_nothing_else(tmp_path: Path) -> None:
     torch.save(state, tmp_path / "part.pth")
     with pytest.raises(ConfigError, match=r"part\.pth: not weights of resnet18 \(it lacks layer2\.0\.conv1\.weight\)"):
         SJDL(2, 0, "resnet18", pretrained=str(tmp_path / "part.pth"))
+    torch.save({"module": {**model.bfloat16().state_dict(), "epoch": 3}}, tmp_path / "wrapped.pth")
+    with pytest.raises(ConfigError, match=r"wrapped\.pth: not weights of resnet18 \(it lacks conv1\.weight\)"):
+        SJDL(2, 0, "resnet18", pretrained=str(tmp_path / "wrapped.pth"))  # nor does timm see through it for this one
+    large = {key: value + 3000 if "running_var" in key else value for key, value in model.state_dict().items()}
+    torch.save({**large, "epoch": 3}, tmp_path / "large.pth")
+    assert (
+        SJDL(2, 0, "resnet18", pretrained=str(tmp_path / "large.pth")).backbone.stages.bn1.running_var == 3008
+    ).all()
     for name in ("layer2.0.bn1.weight", "layer3.1.bn2.running_var"):  # which begin as constants
         part = {key: value for key, value in model.state_dict().items() if key != name}
         torch.save(part, tmp_path / "part.pth")

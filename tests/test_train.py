@@ -3,6 +3,7 @@
 import errno
 import html
 import json
+import re
 import shutil
 import signal
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from fvrid_tools.records import FvridError
 from sjdl_model import inference
 from sjdl_model.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
 from sjdl_model.cli import cli
+from sjdl_model.cli_images import enough_memory
 from sjdl_model.config import IMAGE_TERMS, ConfigError, DataError, Recipe, read_recipe
 from sjdl_model.data import Batch, ImageSet, TrainingSet, foggy, image_batches
 from sjdl_model.domains import Domains
@@ -292,6 +294,15 @@ def test_too_little_memory_is_a_sentence(built: Path, tmp_path: Path, monkeypatc
     assert done.exit_code == 1
     assert "Tried to allocate 2.00 GiB; lower p, k or image_size, or set precision=bfloat16." in done.output
     assert "Traceback" not in done.output
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["CUDA error: an illegal memory access", "DataLoader worker (pid 3) is killed by signal: Segmentation fault."],
+)
+def test_what_is_no_lack_of_memory_is_not_hidden(words: str) -> None:
+    with pytest.raises(RuntimeError, match=re.escape(words)), enough_memory("lower p"):
+        raise RuntimeError(words)
 
 
 def test_weights_give_the_same_scores_in_a_fresh_network(trained: Path, built: Path) -> None:

@@ -14,6 +14,7 @@ from ..records import FvridError, ImageRecord, ImageRefused
 from . import Polarity
 
 _NO_VEHICLE = ("", "Depth", *(f"{split}_clear" for split in ("train", "query", "gallery", "all")))
+_SPLIT = re.compile(r"(train|test|query|gallery|all)(_clear|_foggy)?")  # folders of the authors, or after them
 _AUTHORS_FORM = re.compile(r"\d+_c\d+_\d+_\d")  # of the names of FVRID's images
 _KINDS = ("", "image", "images", "depth", "depths")
 _LOOKED_AT = 32  # pictures, for their polarity
@@ -69,11 +70,11 @@ class DepthFiles:
             found = [path for path in self.paths.get(cut, []) if _is_authors(path)]
         of_folder = [path for path in found if _ends_alike(_folder_of(path), folder)]
         whole = [path for path in of_folder if _folder_of(path) == folder]
-        loose = [path for path in found if _is_of_no_vehicle(path)]
+        loose = [path for path in found if _is_of_no_vehicle(path) or (_is_authors(path) and not folder)]
         # a folder of no vehicle is the image's own only where all of it agrees
         fitting = sorted(whole or of_folder or loose, key=lambda path: path.count("/"))
         if not fitting:
-            raise ImageRefused(f"no depth picture for {_name(folder)}/{stem} in {self.folder}")
+            raise ImageRefused(f"no depth picture for {record.source_path} in {self.folder}")
         if len(fitting) > 1 and fitting[0].count("/") == fitting[1].count("/"):
             raise ImageRefused(f"several depth pictures for {stem} in {self.folder}, as {' and '.join(fitting[:2])}")
         return self.folder / fitting[0]
@@ -106,7 +107,10 @@ def _is_authors(path: str) -> bool:
 def _is_of_no_vehicle(path: str) -> bool:
     """Whether a depth picture lies in no vehicle's folder, by that folder's name."""
     name = _name(_folder_of(path))
-    return name in _NO_VEHICLE or (_is_authors(path) and "depth" in name.lower())
+    if _is_authors(path):
+        name = name.lower()
+        return name in _KINDS or "depth" in name or _SPLIT.fullmatch(name) is not None
+    return name in _NO_VEHICLE
 
 
 def _folder_and_stem(path: str) -> tuple[str, str]:
