@@ -13,7 +13,7 @@ from . import images, manifest
 from .files import inside
 from .fog import PerDistance
 from .images import FloatArray, Uint8Image
-from .records import FvridError, ImageRefused, Row
+from .records import SPLITS, FvridError, ImageRefused, Row
 from .shards import Shard, unpack_depth
 
 PAIRS_A_TASK = 8  # that a thread reads at a time: fewer would spend their time on handing over
@@ -114,8 +114,10 @@ class Dataset(Sequence[Sample]):
     def select(self, **wanted: str | None) -> "Dataset":
         """The samples whose manifest columns have the given values: select(split="gallery", source="veri-wild").
 
-        Raises ValueError for a name that is no column.
+        Raises ValueError for a name that is no column, and for a split that there is not.
         """
+        if (split := wanted.get("split")) not in (None, *SPLITS):
+            raise ValueError(f"{split!r} is not a split: {', '.join(SPLITS)}, or None")
         for name in wanted:
             if name not in manifest.COLUMNS:
                 raise ValueError(f"{name!r} is not a column of the manifest: {', '.join(manifest.COLUMNS)}")

@@ -94,6 +94,9 @@ def write_split(
             info["split"] = {"seed": seed, "recipe": recipe}
         else:
             split = assign_splits(rows, seed, test_share, use_lists)
+            if use_lists and test_share != TEST_SHARE and all(row.source_split is not None for row in rows):
+                said = "--test-share changes nothing: the source's own lists decide; add --ignore-lists to draw"
+
             info["split"] = {"seed": seed, "test_share": test_share, "use_lists": use_lists}
         if "query" not in split.values():
             mend = "raise --test-share or add images"

@@ -11,6 +11,8 @@ from . import norms
 from .config import ConfigError
 from .transreid import TransReID
 
+_OURS = "backbone.stages."  # what tensors of the stages begin with in the weights of an SJDL network
+
 
 class Backbone(nn.Module):
     """A timm model cut into its last four feature stages, its input normalisation included.
@@ -26,6 +28,7 @@ class Backbone(nn.Module):
     whole_contrast: norms.whole_contrast beside local_contrast, in three more channels, which begin without weight.
     ibn: half of the channels of the first norm of every block of the first three stages are normalised by image, as in
     IBN-Net-a (Pan et al. 2018), whose published weights can be taken; with others these norms begin as the batch norms.
+    pretrained: True, False, or a file: of timm, of IBN-Net, or weights.safetensors of a run, whose backbone is taken.
     transreid: (pixels a side, number of cameras), of a vision transformer to be made as in transreid.py.
     """
 
@@ -55,10 +58,11 @@ class Backbone(nn.Module):
             self.channels, self.strides = self.stages.channels, self.stages.strides
             self._prepare_input(self.stages.pretrained_cfg)
             return
-        published = given if given and any(".IN." in key for key in given) else None
-        if published and not ibn:
+        if given and not ibn and any(".IN." in key for key in given):
             raise ConfigError(f"{pretrained}: weights of a network with instance norms; set ibn=true.")
-        source = (False, None) if published else (pretrained, given)
+        of_run = {key.removeprefix(_OURS): value for key, value in (given or {}).items() if key.startswith(_OURS)}
+        published = given if given and not of_run and any(".IN." in key for key in given) else None
+        source = (False, None) if published or of_run else (pretrained, given)
         self.stages = _create(name, *source)
         self.channels, self.strides = self.stages.feature_info.channels(), self.stages.feature_info.reduction()
         if last_stride != 2:
@@ -74,6 +78,8 @@ class Backbone(nn.Module):
         if published:
             _fill(self.stages, published, f"{pretrained}: not weights of {name} with ibn")
         self._prepare_input(self.stages.pretrained_cfg)
+        if of_run:
+            _fill(self.stages, of_run, f"{pretrained}: not of a run with this {name}, whole_contrast and ibn")
 
     def _prepare_input(self, normalisation: dict[str, Any]) -> None:
         for key in ("mean", "std"):

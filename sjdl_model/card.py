@@ -12,7 +12,7 @@ from fvrid_tools.files import write_atomic
 
 from .metrics import SCORES
 from .network import WEIGHTS
-from .report import RECIPE, read_results, read_text
+from .report import RECIPE, label, read_results, read_text
 
 CARD = "README.md"
 
@@ -84,7 +84,7 @@ embedding = net.embed(images)  # (B, 3, {architecture["image_size"]}, {architect
 
 ## Scores
 
-{_scores(list(results.values()))}
+{_scores({label(config): result for config, result in results.items()})}
 
 ## Intended use and limits
 
@@ -106,16 +106,17 @@ def _versions(facts: dict[str, str]) -> str:
     return ", ".join(f"{name} {number}" for name, number in json.loads(facts.get("versions", "{}")).items())
 
 
-def _scores(results: list[dict[str, Any]]) -> str:
+def _scores(results: dict[str, dict[str, Any]]) -> str:
     if not results:
         return "Not evaluated yet: `sjdl eval` adds the scores here."
     lines = ["| test images | " + " | ".join(f"{name} %" for name in SCORES) + " |", "|---" * (len(SCORES) + 1) + "|"]
-    for result in results:
+    for which, result in results.items():
         cells = [f"{100 * result[name]:.2f}{_interval(result, name)}" for name in SCORES]
-        gallery = result.get("gallery_images", result["images"])
-        images = result["images"] if gallery == result["images"] else f"{result['images']} to {gallery}"
-        lines.append(f"| {result['domain']}, {images} | " + " | ".join(cells) + " |")
-    protocols = [f"- {result['domain']}: {result['protocol']}; feature {result['feature']}." for result in results]
+        lines.append(f"| {which} | " + " | ".join(cells) + " |")
+    protocols = [
+        f"- {which}: {result['protocol']}; feature {result['feature']}; dataset {result.get('dataset', 'unknown')}."
+        for which, result in results.items()
+    ]
     return "\n".join([*lines, "", "In brackets: 95 % intervals, bootstrap over the queries.", "", *protocols])
 
 

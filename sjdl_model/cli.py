@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .results import Scoring
 
 PATH = click.Path(path_type=Path)
+_FEW = 20  # queries
 CONDITIONS = ("foggy", "clear", "defogged")  # as in evaluate.py, which needs torch
 
 
@@ -247,6 +248,9 @@ def evaluate(
         for name, value in result.scores.items()
     )
     click.echo(f"{result.domain}, {result.images} (%): {scores}\n{result.protocol}; feature {result.feature}")
+    if result.queries - result.unmatched < _FEW:
+        more = "" if scoring.queries == "all" or scoring.protocol == "vehicleid" else "; --queries all has more"
+        click.echo(f"fewer than {_FEW} queries: neither scores nor intervals tell much{more}", err=True)
 
 
 @cli.command()
@@ -382,6 +386,8 @@ def table(runs: tuple[str, ...], like: str, results: str, intervals: bool, latex
     for named in runs:
         name, _, path = ("", "", named) if Path(named).is_dir() else named.rpartition("=")
         rows.append(tables.read_run(name or Path(path).resolve().name, Path(path), results))
+    for domain in tables.unlike(rows):
+        click.echo(f"{domain}: the rows are of different test images or protocols and do not compare", err=True)
     cells = tables.table(rows, int(like), intervals)
     click.echo(tables.as_latex(cells) if latex else tables.as_text(cells))
 

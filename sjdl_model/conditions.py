@@ -75,8 +75,8 @@ def visibility_curve(
 ) -> list[dict[str, Any]]:
     """Score the test images in fog drawn afresh with each beta, queries and gallery alike; beta 0 is the clear image.
 
-    -> a point a beta: "beta", "visibility_m" (None where it is infinite), "transmission" (mean of t = exp(-beta d) over
-    the pixels) and the result.
+    -> a point a beta: "beta", "visibility_m" (None beyond the farthest that d tells), "transmission" (mean of
+    t = exp(-beta d) over the pixels) and the result.
     Of datasets that `knows_fog` holds of.
     """
     spaced = np.linspace(0, len(test.data) - 1, min(_LOOKED_AT, len(test.data))).round().astype(int)
@@ -88,7 +88,7 @@ def visibility_curve(
         points.append(
             {
                 "beta": beta,
-                "visibility_m": None if math.isinf(visibility(beta)) else visibility(beta),
+                "visibility_m": metres if (metres := visibility(beta)) <= FARTHEST_M else None,
                 "transmission": float(np.mean([np.exp(-beta * depth).mean() for depth in depths])),
                 **test.result(scores, "foggy", before_bn=embedder.before_bn).to_json(),
             }

@@ -161,6 +161,10 @@ def read_recipe(name_or_path: str, changes: Iterable[str] = ()) -> Recipe:
         return from_dict(changed, str(path))
     except ConfigError:
         from_dict(values, str(path))  # where the file itself is at fault, that is said
+        for change in said:  # or a change
+            one: dict[str, Any] = {}
+            _set(one, change)
+            _typed(one, f"--set {change}")
         return from_dict(changed, " ".join(f"--set {change}" for change in said))
 
 
@@ -174,8 +178,17 @@ def from_toml(text: str, where: str) -> Recipe:
 
 def same_run(recipe: Recipe, other: Recipe) -> bool:
     """Whether two recipes ask for the same weights: whatever they say about workers, devices and checkpoints."""
+    return not differences(recipe, other)
+
+
+def differences(recipe: Recipe, other: Recipe) -> list[str]:
+    """In what two recipes do not ask for the same weights: "lr = 0.1, not 0.2"."""
     first, second = (dataclasses.asdict(one) for one in (recipe, other))
-    return all(first[name] == second[name] for name in first.keys() - _CIRCUMSTANCES)
+    for values in (first, second):
+        for table in _TABLES:
+            values |= {f"{table}.{key}": value for key, value in values.pop(table).items()}
+    keys = [key for key in first if key not in _CIRCUMSTANCES and first[key] != second[key]]
+    return [f"{key} = {first[key]}, not {second[key]}" for key in keys]
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -220,6 +233,15 @@ def _set(values: dict[str, Any], change: str) -> None:
 
 def from_dict(values: dict[str, Any], where: str) -> Recipe:
     """A recipe of nested dicts; `where` is named in errors."""
+    fields = _typed(values, where)
+    try:
+        return Recipe(**fields)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+
+
+def _typed(values: dict[str, Any], where: str) -> dict[str, Any]:
+    """The fields of a Recipe, with known keys and values of the right types."""
     values = dict(values)
     parts: dict[str, Any] = {}
     for table, kind in _TABLES.items():
@@ -227,11 +249,7 @@ def from_dict(values: dict[str, Any], where: str) -> Recipe:
         if not isinstance(part, dict):
             raise ConfigError(f"{where}: {table} is a table; set one of its keys, as in weights.triplet=1.")
         parts[table] = kind(**_checked(kind, part, where, f"{table}."))
-    fields = _checked(Recipe, values, where)
-    try:
-        return Recipe(**fields, **parts)
-    except ConfigError as error:
-        raise ConfigError(f"{where}: {error}") from None
+    return _checked(Recipe, values, where) | parts
 
 
 def _checked(kind: type, values: dict[str, Any], where: str, prefix: str = "") -> dict[str, Any]:

@@ -239,8 +239,10 @@ def training_batches(training: TrainingSet, steps: Steps, workers: int, pin: boo
 
 
 def leave_signals_to_the_trainer(worker: int) -> None:
-    """SIGTERM may go to the whole job: the trainer is to finish its step and save, for which it needs its workers."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    """SIGTERM, and Ctrl-C, may go to the whole job: the trainer is to finish its step and save, for which it needs its
+    workers."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
 
 
 Pick = Callable[[Sample], np.ndarray]  # of a sample -> (H, W, 3) uint8

@@ -43,6 +43,7 @@ class Result:
     unmatched: int  # queries without a match, which no score counts
     gallery: int
     protocol: str
+    dataset: str  # name of its folder
     data_sha256: str  # of the manifest
 
     def to_json(self) -> dict[str, Any]:
@@ -186,7 +187,8 @@ class TestSet:
 
     def _rule(self) -> str | None:
         if not self._every:
-            return None
+            looked_at = self.protocol != "camera-less" or all(row.camera_id is None for row in self.data.rows)
+            return None if looked_at else "camera-less: cameras not looked at, so nothing is left out of the gallery"
         if self.protocol == "camera-less" or all(row.camera_id is None for row in self.data.rows):
             return "camera-less: of the query's vehicle only the query's own image left out"
         rule = "camera-aware: gallery images of the query's vehicle by the query's camera left out"
@@ -215,6 +217,7 @@ class TestSet:
             unmatched=scores.unmatched,
             gallery=len(self.labels[self.gallery]),
             protocol="; ".join(said),
+            dataset=self.data.folder.resolve().name,
             data_sha256=self.data.info["manifest_sha256"],
         )
 

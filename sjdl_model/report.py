@@ -74,13 +74,18 @@ def read_results(run: Path) -> dict[str, dict[str, Any]]:
     return results
 
 
+def label(config: str) -> str:
+    """What stands for the star of eval-*.json, to read: synthetic-foggy-reranked -> synthetic, foggy-reranked."""
+    return config.replace("-", ", ", 1)
+
+
 def write_report(run: Path) -> None:
     """Write report.html from metrics.jsonl, recipe.toml, eval-*.json and examples-*.jpg, those that there are.
 
     Raises DataError where a result cannot be read.
     """
     epochs = [json.loads(line) for line in read_text(run / METRICS).splitlines()]
-    results = list(read_results(run).values())
+    results = {label(config): result for config, result in read_results(run).items()}
     examples = {
         path.stem.removeprefix("examples-"): page.data_uri(path.read_bytes()) for path in run.glob("examples-*.jpg")
     }

@@ -1,6 +1,7 @@
 """The order of an evaluation: weights -> embeddings -> scores -> files to read. The only module that knows it."""
 
 import json
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from .devices import pick_device, set_precision
 from .evaluate import Embedder, Result, TestSet, check_conditions, evaluate_dataset, has_clear
 from .network import SJDL, WEIGHTS, check_defogs, load_network
 from .ranklists import rank_lists, scatter
-from .report import write_examples, write_report
+from .report import read_text, write_examples, write_report
 from .rerank import Rerank
 from .tables import Compared, table
 
@@ -164,6 +165,9 @@ def _advance(bar: Any) -> Callable[[int], None]:
 def _keep(run: Path, result: Result, scoring: Scoring) -> None:
     if processes.rank() == 0:
         path = run / scoring.name(result.domain, result.images, result.gallery_images)
+        before = read_text(path)
+        if before and f'"data_sha256": "{result.data_sha256}"' not in before:
+            tqdm.write(f"{path}: was of another dataset, or another split of it, and is replaced", file=sys.stderr)
         write_atomic(path, json.dumps(result.to_json(), indent=1) + "\n")
 
 

@@ -27,13 +27,22 @@ def read_run(name: str, run: Path, suffix: str = "foggy") -> Compared:
         try:
             result = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
             if result is not None:
-                [result[column] for column in COLUMNS]
+                [result[name] for name in (*COLUMNS, "data_sha256", "protocol")]
         except (OSError, ValueError, KeyError, TypeError):
             raise DataError(f"{path}: not a result of sjdl eval; remove it and run sjdl eval again.") from None
         found.append(result)
     if found == [None, None]:
         raise DataError(f"{run} holds no eval-*-{suffix}.json; run sjdl eval --run {run} first.")
     return Compared(name, *found)
+
+
+def unlike(rows: Sequence[Compared]) -> list[str]:
+    """The domains whose scores are of different test images or protocols, so that rows do not compare."""
+    found = {
+        domain: {(one["data_sha256"], one["protocol"]) for row in rows if (one := getattr(row, domain)) is not None}
+        for domain in ("synthetic", "real")
+    }
+    return [domain for domain, kinds in found.items() if len(kinds) > 1]
 
 
 def table(rows: Sequence[Compared], like: int = 4, intervals: bool = False) -> list[list[str]]:

@@ -32,7 +32,7 @@ from .checkpoint import (
     save_weights,
     versions,
 )
-from .config import DataError, Recipe, from_toml, same_run, to_toml
+from .config import DataError, Recipe, differences, from_toml, to_toml
 from .devices import autocast, pick_device, set_precision
 from .domains import Domains
 from .engine import Clock, EpochLog, NotFiniteError, Step, Trainer, train_steps
@@ -46,7 +46,7 @@ NOT_FINITE = "not-finite.json"
 
 
 class TerminatedError(Exception):
-    """The run was asked to end by SIGTERM; its checkpoint is written."""
+    """The run was asked to end, by SIGTERM or the keyboard; its checkpoint is written."""
 
 
 def train(
@@ -152,19 +152,22 @@ def _remove_empty(folder: Path) -> None:
 
 
 class _Termination:
-    """SIGTERM sets `asked` instead of ending the process."""
+    """SIGTERM, or an interrupt from the keyboard, sets `asked` instead of ending the process; a second interrupt ends
+    it."""
 
     asked = False
 
     def __enter__(self) -> "_Termination":
-        self._before = signal.signal(signal.SIGTERM, self._ask)
+        self._before = {number: signal.signal(number, self._ask) for number in (signal.SIGTERM, signal.SIGINT)}
         return self
 
     def __exit__(self, *error: object) -> None:
-        signal.signal(signal.SIGTERM, self._before)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class _Run:
@@ -333,13 +336,10 @@ class _Run:
 
 def _check_same(folder: Path, state: dict[str, Any], recipe: Recipe, data_sha256: str) -> None:
     """Raises DataError where a checkpoint is not of this recipe and data."""
-    same = {
-        "recipe": same_run(from_toml(state.get("recipe", ""), str(folder / CHECKPOINT)), recipe),
-        "data": state.get("data") == data_sha256,
-    }
-    for key, holds in same.items():
-        if not holds:
-            raise DataError(f"{folder} was trained with another {key}; resume with the same, or name another folder.")
+    other = differences(from_toml(state.get("recipe", ""), str(folder / CHECKPOINT)), recipe)
+    what = f"another recipe ({'; '.join(other)})" if other else "" if state.get("data") == data_sha256 else "other data"
+    if what:
+        raise DataError(f"{folder} was trained with {what}; resume with the same, or name another folder.")
 
 
 def synchronize_norms(net: SJDL) -> None:

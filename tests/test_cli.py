@@ -199,9 +199,9 @@ def test_a_missing_source_says_where_it_comes_from_in_two_lines(
 def test_sjdl_says_what_is_wrong(built: Path, built_real: Path, tmp_path: Path) -> None:
     for arguments, code, words in (
         (
-            ["train", "--run", tmp_path / "r", "--set", "epoch=3"],
+            ["train", "--run", tmp_path / "r", "--set", "p=3", "--set", "epoch=3"],
             2,
-            "--set epoch=3: there is no key epoch; did you mean",
+            "Error: --set epoch=3: there is no key epoch; did you mean",
         ),
         (["train", "--run", tmp_path / "r", "--recipe", "nothing"], 2, "baseline, default"),
         (["train", "--run", tmp_path / "r", "--data", tmp_path], 1, "no finished dataset"),

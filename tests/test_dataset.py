@@ -32,6 +32,8 @@ def test_selections_are_sequences_too(built: Path) -> None:
     gallery = data.select(split="gallery", source="veri-wild")
     assert {sample.split for sample in gallery} == {"gallery"}
     assert sum(len(data.select(split=split)) for split in ("train", "query", "gallery")) == 48
+    with pytest.raises(ValueError, match="'test' is not a split: train, query, gallery, or None"):
+        data.select(split="test")
     with pytest.raises(ValueError, match="not a column"):
         data.select(colour="red")
 

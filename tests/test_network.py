@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from sjdl_model import SJDL
@@ -125,6 +126,20 @@ def test_local_weights_are_loaded_and_nothing_else(tmp_path: Path) -> None:
         torch.save(part, tmp_path / "part.pth")
         with pytest.raises(ConfigError, match=rf"part\.pth: not weights of resnet18 \(it lacks {re.escape(name)}\)"):
             SJDL(2, 0, "resnet18", pretrained=str(tmp_path / "part.pth"))
+
+
+@pytest.mark.parametrize("form", [{}, {"whole_contrast": True, "local_contrast": True}, {"ibn": True}])
+def test_a_training_may_begin_with_the_backbone_of_a_run(tmp_path: Path, form: dict[str, bool]) -> None:
+    torch.manual_seed(0)
+    before = SJDL(3, 2, "test_resnet", last_stride=2, domain_statistics=True, **form)
+    save_file(before.state_dict(), tmp_path / "weights.safetensors")
+    torch.manual_seed(1)
+    file = str(tmp_path / "weights.safetensors")
+    after = SJDL(7, 0, "test_resnet", last_stride=2, pretrained=file, **form)
+    expected = {key: value for key, value in before.backbone.state_dict().items() if ".real_" not in key}
+    assert all(torch.equal(value, expected[key]) for key, value in after.backbone.state_dict().items())
+    with pytest.raises(ConfigError, match=r"weights\.safetensors: not of a run with this resnet18"):
+        SJDL(7, 0, "resnet18", pretrained=file, **form)
 
 
 def test_a_weights_file_cannot_run_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 import fvrid_tools
 from fvrid_tools.dataset import Dataset
+from fvrid_tools.split import write_split
 from sjdl_model import SJDL, conditions, data, metrics, ranklists, report, results, tables
 from sjdl_model.checkpoint import save_weights
 from sjdl_model.cli import cli
@@ -228,6 +229,17 @@ def test_commands(studied: Path, built: Path, built_real: Path, tmp_path: Path) 
     called("eval", *common, "--data", str(built), "--gallery-images", "clear")
     assert (run / "eval-synthetic-foggy-to-clear.json").exists()
     assert called("table", f"ours={run}").splitlines()[2].startswith("ours")
+    card = (run / "README.md").read_text()
+    assert "| real, foggy-reranked |" in card
+    assert "| synthetic, foggy-to-clear |" in card
+    assert "fewer than 20 queries" in called("eval", *common, "--data", str(built_real), "--protocol", "camera-less")
+    assert "cameras not looked at" in (run / "report.html").read_text()
+    other = tmp_path / "other"
+    shutil.copytree(built, other)
+    write_split(other, seed=5)
+    replaced = called("eval", *common, "--data", str(other))
+    assert "eval-synthetic-foggy.json: was of another dataset, or another split of it, and is replaced" in replaced
+    assert "do not compare" in called("table", str(run), str(studied))
     assert called("table", str(run), "--like", "5", "--latex").startswith(r"\begin{tabular}{lrrrrrrrr}")
     named = Path(shutil.copytree(run, tmp_path / "lr=1e-3"))
     assert called("table", str(named)).splitlines()[2].startswith("lr=1e-3")

@@ -77,6 +77,14 @@ def test_writing_a_split_keeps_the_shards_and_verifies(copy: Path) -> None:
     assert manifest.read_dataset(copy)["split"] == {"seed": 5, "test_share": 0.25, "use_lists": False}
 
 
+def test_a_share_that_the_lists_leave_no_say_is_said(copy: Path) -> None:
+    assert write_split(copy, seed=0) == ""
+    said = write_split(copy, seed=0, test_share=0.9)
+    rows = manifest.read_manifest(copy)
+    assert ("--test-share changes nothing" in said) == all(row.source_split is not None for row in rows)
+    assert write_split(copy, seed=0, test_share=0.9, use_lists=False) == ""
+
+
 def test_lists_that_leave_no_test_vehicle_are_named(copy: Path) -> None:
     rows = [row._replace(source_split="train") for row in manifest.read_manifest(copy)]
     info = manifest.read_dataset(copy)

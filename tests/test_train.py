@@ -169,7 +169,7 @@ def test_a_run_stopped_at_any_step_goes_on_to_the_same_weights(
     with stopping_at(step, monkeypatch):
         run(built, built_real, tmp_path / "run", f"save_every={save_every}")
     if step:
-        with pytest.raises(DataError, match="another recipe"):
+        with pytest.raises(DataError, match=r"another recipe \(lr = 0\.0001, not 0\.003\)"):
             run(built, built_real, tmp_path / "run", "lr=3e-3", resume=True)
     torch.rand(7)  # whatever state the generator of another process is in
     run(built, built_real, tmp_path / "run", resume=True)
@@ -178,16 +178,32 @@ def test_a_run_stopped_at_any_step_goes_on_to_the_same_weights(
     assert lines_of(tmp_path / "run") == lines_of(trained)
 
 
-@pytest.mark.parametrize(("step", "done"), [(0, 1), (1, 2), (2, 3), (3, 4)])
+@pytest.mark.parametrize(
+    ("step", "done", "number"),
+    [
+        (0, 1, signal.SIGTERM),
+        (1, 2, signal.SIGTERM),
+        (2, 3, signal.SIGTERM),
+        (3, 4, signal.SIGTERM),
+        (2, 3, signal.SIGINT),
+    ],
+)
 def test_a_run_terminated_at_any_step_loses_nothing(
-    trained: Path, built: Path, built_real: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, done: int
+    trained: Path,
+    built: Path,
+    built_real: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    step: int,
+    done: int,
+    number: int,
 ) -> None:
     original = Trainer.step
 
-    def terminated(self: Trainer, number: int, domains: Step) -> dict[str, torch.Tensor]:
-        if number == step:
-            signal.raise_signal(signal.SIGTERM)
-        return original(self, number, domains)
+    def terminated(self: Trainer, at: int, domains: Step) -> dict[str, torch.Tensor]:
+        if at == step:
+            signal.raise_signal(number)
+        return original(self, at, domains)
 
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "step", terminated)

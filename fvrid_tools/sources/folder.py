@@ -16,9 +16,9 @@ def _compile(pattern: str) -> re.Pattern[str]:
     try:
         compiled = re.compile(pattern)
     except re.error as error:
-        raise OptionError(f"--pattern {pattern!r} is not a regular expression: {error}.") from None
+        raise OptionError(f"--pattern '{pattern}' is not a regular expression: {error}.") from None
     if "vehicle_id" not in compiled.groupindex:
-        raise OptionError(f"--pattern {pattern!r} needs a named group, such as (?P<vehicle_id>[^/]+).")
+        raise OptionError(f"--pattern '{pattern}' has no group vehicle_id; it needs one, as in (?P<vehicle_id>[^/]+).")
     return compiled
 
 
@@ -32,12 +32,13 @@ def read(root: Path, pattern: str = DEFAULT_PATTERN) -> Listing:
     for path in image_paths(root):
         match = compiled.search(path)
         if match is None or not match["vehicle_id"]:
-            rejects.append(Reject(SOURCE, path, "the path does not match the pattern"))
+            own = "lies in no vehicle's folder" if pattern == DEFAULT_PATTERN else "does not match the pattern"
+            rejects.append(Reject(SOURCE, path, f"the path {own}"))
             continue
         image_id = f"{SOURCE}/{path.rpartition('.')[0]}"
         camera_id = match.groupdict().get("camera_id") or None
         records.append(ImageRecord(image_id, SOURCE, path, match["vehicle_id"], camera_id, None, root))
-    summary = f"folder: {count(records)}, {len(rejects)} files whose path does not match the pattern"
+    summary = f"folder: {count(records)}, {len(rejects)} images whose path tells no vehicle"
     return Listing(sorted(records), rejects, summary)
 
 

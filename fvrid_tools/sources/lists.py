@@ -78,6 +78,8 @@ def join(source: str, root: Path, found: Found, entries: Mapping[str, Entry], *,
         f"{source}: {note}, {count(records)}, {len(missing)} listed but not on disk,"
         f" {len(found.paths) - len(records)} on disk but not listed, {len(found.passed)} other files"
     )
+    if not entries or len(found.passed) > len(records):
+        summary += "; images of one's own are read by --src folder"
     return Listing(records, [*missing, *found.passed], summary)
 
 
