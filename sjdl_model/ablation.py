@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file
 
 from fvrid_tools import files, page, pool
@@ -31,7 +30,7 @@ from fvrid_tools.records import Row
 
 from . import compare, dark_channel_prior
 from .arms import STANDARD, START, Arm
-from .checkpoint import CHECKPOINT
+from .checkpoint import CHECKPOINT, read_facts
 from .compare import Results
 from .conditions import defogging_quality
 from .config import DataError, Recipe, from_toml, read_recipe, same_run, to_toml
@@ -319,8 +318,7 @@ def _unbegun(recipe: Recipe) -> Recipe:
 def _check_trained(run: Path, recipe: Recipe, *data: Dataset | None) -> None:
     """Raises DataError where a run that is finished was trained with another recipe or on other data."""
     path = run / RECIPE
-    with safe_open(run / WEIGHTS, "pt") as file:
-        trained_on = (file.metadata() or {}).get("data")
+    trained_on = read_facts(run).get("data")
     same = same_run(_unbegun(from_toml(path.read_text(encoding="utf-8"), str(path))), _unbegun(recipe))
     if not same or trained_on != data_sha256(*data):
         raise DataError(f"{run} is of another recipe, other data or an earlier version; name another --out.")

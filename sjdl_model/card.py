@@ -81,6 +81,7 @@ embedding = net.embed(images)  # (B, 3, {architecture["image_size"]}, {architect
 | manifests of the data (SHA-256) | {facts.get("data", "unknown")} |
 | code | {facts.get("git", "unknown")} |
 | versions | {_versions(facts)} |
+| defogging, at the end of its training | {facts.get("verdict") or "not known"} |
 
 ## Scores
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import nn
 
@@ -56,6 +57,12 @@ def load_checkpoint(run: Path) -> dict[str, Any]:
     except Exception as error:  # torch raises many kinds for a file that is not its own
         raise DataError(f"{path}: not a checkpoint ({str(error).splitlines()[0][:120]}).") from None
     return state
+
+
+def read_facts(weights: Path) -> dict[str, str]:
+    """What `save_weights` wrote beside the tensors of a file, or of a folder that holds one."""
+    with safe_open(weights / WEIGHTS if weights.is_dir() else weights, "pt") as file:
+        return dict(file.metadata() or {})
 
 
 def save_weights(run: Path, net: nn.Module, architecture: Architecture, facts: dict[str, str]) -> None:

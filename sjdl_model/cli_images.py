@@ -112,7 +112,8 @@ def enough_memory(advice: str) -> Iterator[None]:
         raise click.ClickException(f"{what}; {advice}.") from None
 
 
-def _trained(weights: Path, device: str, domain: str, *, one_size: bool = True) -> "Trained":
+def _trained(weights: Path, device: str, domain: str, *, one_size: bool = True, condition: str = "foggy") -> "Trained":
+    from .checkpoint import read_facts
     from .devices import pick_device, set_precision
     from .inference import load_trained
 
@@ -120,6 +121,9 @@ def _trained(weights: Path, device: str, domain: str, *, one_size: bool = True) 
     set_precision("float32", chosen, one_size=one_size)
     trained = load_trained(weights, chosen)
     trained.net.use_statistics_of(domain)
+    verdict = read_facts(weights).get("verdict", "")
+    if condition == "defogged" and verdict and not verdict.startswith("defogs"):
+        click.echo(f"{weights}: its training said of the defogging: {verdict}", err=True)
     return trained
 
 
@@ -176,7 +180,7 @@ def embed(
     from .inference import Embeddings, check_output, find_images
 
     paths = find_images(named)
-    trained = _trained(weights, device, domain)
+    trained = _trained(weights, device, domain, condition=condition)
     check_output(out, [*paths, weights])
     refusals = _Refusals()
     used, embeddings = _embed(trained, paths, refusals, "embed", feature, condition, workers=workers, batch=batch)
@@ -225,7 +229,7 @@ def search(
     paths = inference.find_images([gallery]) if known is None else known.places()
     if picture is not None:
         inference.check_picture(picture, len(queries), min(top, len(paths)) + 1)
-    trained = _trained(weights, device, domain)
+    trained = _trained(weights, device, domain, condition=condition)
     if picture is not None:
         inference.check_output(picture, [*queries, *paths, weights, gallery])
     refusals = _Refusals()
@@ -253,7 +257,7 @@ def search(
         click.echo(json.dumps(results, indent=1))
     else:
         for query, ranked in zip(asked, hits, strict=True):
-            click.echo(str(query))
+            click.echo(str(query) if ranked else f"{query}: the gallery holds no other image")
             for rank, hit in enumerate(ranked, 1):
                 click.echo(f"{rank:5d}  {hit.distance:9.4f}  {names[hit.position]}")
     if picture is not None:
@@ -289,7 +293,7 @@ def defog(
     from .inference import defog_files, defog_targets
 
     targets = defog_targets(named, out)
-    trained = _trained(weights, device, domain, one_size=False)
+    trained = _trained(weights, device, domain, one_size=False, condition="defogged")
     make_folder(out)
     refusals = _Refusals()
     with _bar(len(targets), "defog") as progress, enough_memory("lower --max-side"):

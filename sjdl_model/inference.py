@@ -396,7 +396,7 @@ def defog_targets(named: Sequence[Path], out: Path) -> dict[Path, Path]:
         target = out / below.with_suffix(".png")
         other = sources.setdefault(target, path)
         if other is not path:
-            raise DataError(f"{other} and {path} would both be {target}; name one alone, or rename it.")
+            raise DataError(f"{other} and {path} would both be {target}; name one alone, or the folder above both.")
     inputs = {path.resolve(): path for path in sources.values()}
     for target, path in sources.items():
         if target.resolve() in inputs:

@@ -198,9 +198,9 @@ class Architecture(NamedTuple):
         return net
 
 
-def check_defogs(net: SJDL) -> None:
-    """Raises DataError where no loss has trained the FIRM, whose images would be noise."""
-    if not net.defogs:
+def check_defogs(net: nn.Module) -> None:
+    """Raises DataError for an SJDL network whose FIRM no loss has trained: its images would be noise."""
+    if not getattr(net, "defogs", True):
         raise DataError("these weights were trained without defogging; take those of a run with defogging.")
 
 

@@ -327,7 +327,9 @@ class _Run:
 
     def _finish(self) -> None:
         _check_finite(self._net, self._recipe.image_size, self._device)
-        save_weights(self._folder, self._net, self._domains.architecture, {**self._facts, "versions": versions()})
+        last = json.loads(((self._folder / METRICS).read_text(encoding="utf-8").splitlines() or ["{}"])[-1])
+        facts = {**self._facts, "versions": versions(), "verdict": last.get("verdict", "")}
+        save_weights(self._folder, self._net, self._domains.architecture, facts)
         for dataset in self._domains.datasets:
             write_examples(self._folder, self._net, dataset, self._recipe.image_size, self._device)
         write_report(self._folder)

@@ -72,6 +72,14 @@ def sjdl(*arguments: object) -> Result:
     return CliRunner().invoke(cli, [str(argument) for argument in (*arguments, "--workers", 0)])
 
 
+def test_a_defogger_that_collapsed_is_named_before_its_pictures(net: SJDL, folder: Path, tmp_path: Path) -> None:
+    for verdict in ("collapsed: the output no longer shows the image (PSNR 9)", "defogs (PSNR 27)"):
+        save_weights(tmp_path, net, ARCHITECTURE, {"verdict": verdict})
+        done = sjdl("defog", "--weights", tmp_path, folder, "--out", tmp_path / "out")
+        assert done.exit_code == 0, done.output
+        assert ("its training said of the defogging: collapsed" in done.output) == verdict.startswith("collapsed")
+
+
 def spoil(folder: Path, tmp_path: Path) -> tuple[Path, Path]:
     """A copy of the folder with a file that is no image in it, and that file."""
     copy = Path(shutil.copytree(folder, tmp_path / "spoilt"))

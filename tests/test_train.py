@@ -23,7 +23,7 @@ from fvrid_tools.files import alone_in
 from fvrid_tools.fog import PRESETS
 from fvrid_tools.records import FvridError
 from sjdl_model import inference
-from sjdl_model.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
+from sjdl_model.checkpoint import CHECKPOINT, load_checkpoint, read_facts, save_checkpoint
 from sjdl_model.cli import cli
 from sjdl_model.cli_images import enough_memory
 from sjdl_model.config import IMAGE_TERMS, ConfigError, DataError, Recipe, read_recipe
@@ -66,6 +66,7 @@ def trained(built: Path, built_real: Path, tmp_path_factory: pytest.TempPathFact
 
 
 def test_a_run_leaves_what_is_promised(trained: Path) -> None:
+    assert read_facts(trained)["verdict"] == json.loads((trained / METRICS).read_text().splitlines()[-1])["verdict"]
     assert {path.name for path in trained.iterdir()} >= {
         "recipe.toml",
         "metrics.jsonl",
