@@ -89,6 +89,8 @@ check-mini: install  ## measure FVRID-Mini: texture, the gap of its fog, difficu
 	    $(BIN)/python $$script --out build/bench/$$(basename $$script .py).json || status=1; done; exit $$status
 
 JOBS   ?= 2
+SEEDS  ?= 3
+ARMS   ?= controls,table4,past
 TABLES ?= build/ablation/tables
 KNOWN   = $(if $(SET),,$(addprefix --known ,$(wildcard docs/ablation.json)))
 ABLATE  = $(BIN)/sjdl ablate --data build/ablation/syn --real build/ablation/real --recipe ablation --jobs $(JOBS) $(addprefix --set ,$(SET))
@@ -101,8 +103,8 @@ ablation-data: install
 	$(BIN)/fvrid build-syn --src mini --root build/mini/counterparts --out build/ablation/counterparts
 	for data in syn real counterparts; do $(BIN)/fvrid split build/ablation/$$data || exit 1; done
 
-ablate: ablation-data  ## what defogging buys, on FVRID-Mini: bounds, Table 4, what goes past it (days of two cores; goes on)
-	$(ABLATE) $(CONTROLLED) $(KNOWN) --seeds 3 --arms controls,table4,past --out $(TABLES)
+ablate: ablation-data  ## what defogging buys, on FVRID-Mini: bounds, Table 4, what goes past it: ARMS= SEEDS= JOBS= (days of two cores; goes on)
+	$(ABLATE) $(CONTROLLED) $(KNOWN) --seeds $(SEEDS) --arms $(ARMS) --out $(TABLES)
 
 ablate-stages: ablation-data  ## the same of Table 5, where to share (sjdl is conv_2), one seed (hours; goes on)
 	$(ABLATE) $(CONTROLLED) $(KNOWN) --seeds 1 --arms baseline,sjdl,conv_3,conv_4,conv_5 --out build/ablation/stages

@@ -1,6 +1,7 @@
 """Arms, validation vehicles, comparisons by hand, and a whole ablation of tiny runs."""
 
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -21,7 +22,7 @@ from sjdl_model.ablation import Data, _open_defogger, ablate, validation_part
 from sjdl_model.arms import STANDARD, TOGETHER, chosen
 from sjdl_model.cli import cli
 from sjdl_model.compare import compare, over_seeds
-from sjdl_model.config import ConfigError, DataError, read_recipe, to_toml
+from sjdl_model.config import ConfigError, DataError, Recipe, read_recipe, to_toml
 from sjdl_model.data import Counterparts, TrainingSet
 from sjdl_model.domains import Domains
 from sjdl_model.objectives import terms
@@ -299,7 +300,11 @@ def test_without_counterparts_there_is_no_oracle(built: Path, built_real: Path, 
 
 
 def test_together_is_what_the_default_recipe_has_past_the_paper() -> None:
-    assert read_recipe("default", TOGETHER) == read_recipe("default")
+    """Beside contrast over the whole image: neither more nor less."""
+    default, paper = read_recipe("default"), read_recipe("paper")
+    switches = {field.name for field in fields(Recipe) if type(getattr(paper, field.name)) is bool}
+    past = {f"{name}=true" for name in switches if getattr(default, name) and not getattr(paper, name)}
+    assert past == {*TOGETHER, "whole_contrast=true"}
     assert read_recipe("ablation", TOGETHER) != read_recipe("ablation")
     assert read_recipe("ablation", STANDARD["sjdl"].changes) == read_recipe("ablation")
 

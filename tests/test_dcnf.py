@@ -272,6 +272,7 @@ def golden():
     for folder in sorted(path for path in Path(named).iterdir() if path.is_dir()):
         metres = next(v for k, v in loadmat(folder / "predict_depth.mat").items() if not k.startswith("__"))
         found.append((folder, np.asarray(metres, np.float64)))
+    assert found, f"{named} holds no folder of a result"
     return found
 
 
