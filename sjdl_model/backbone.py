@@ -1,6 +1,8 @@
 """The four feature stages conv_2 .. conv_5 of any timm backbone."""
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import timm
@@ -162,8 +164,9 @@ def _made(
     """What `make` makes of the tensors of a file. Raises ConfigError where timm cannot, or the file lacks one of those
     with the prefix."""
     try:
-        made = make(given)
-        lacking = [] if given is None else _lacking(made, given, make)
+        with _quiet():
+            made = make(given)
+            lacking = [] if given is None else _lacking(made, given, make)
     except Exception as error:  # timm, the hub and torch raise too many kinds to name
         if not timm.is_model(name):
             raise ConfigError(f"backbone {name}: timm has no such model.") from None
@@ -179,6 +182,20 @@ def _made(
     if lacking:
         raise ConfigError(f"{pretrained}: not weights of {name} (it lacks {lacking[0]}).")
     return made
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what timm and its hub log of keys and tries: what matters of it is in the error."""
+    loggers = [logging.getLogger(name) for name in ("timm", "huggingface_hub")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
 
 
 def _lacking(made: Any, given: dict[str, Tensor], make: Callable[[dict[str, Tensor]], Any]) -> list[str]:
@@ -206,7 +223,7 @@ def _others(found: Any) -> Any:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:160]
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]
 
 
 def _add_channels(stages: nn.Module, count: int) -> bool:

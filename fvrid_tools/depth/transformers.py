@@ -4,6 +4,7 @@ Metric models give distance directly. Relative ones (MiDaS, DPT, Depth Anything)
 and shift: taken between their first and last percentile, and between the distances that a vehicle's crop shows.
 """
 
+import logging
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
@@ -66,12 +67,13 @@ def _load(model: str) -> tuple[Any, Any, Literal["metric", "relative"]]:
         from transformers import AutoImageProcessor, AutoModelForDepthEstimation
     except ImportError:
         raise FvridError("--depth hf: needs transformers and torch: pip install 'fvrid[hf]'.") from None
+    logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)  # its tries; the error tells the end of them
     try:
         processor = AutoImageProcessor.from_pretrained(model)
         net = AutoModelForDepthEstimation.from_pretrained(model).eval()
     except (OSError, ValueError) as error:
         raise FvridError(
-            f"--depth hf:{model}: not to be had ({str(error).splitlines()[0][:120]}); name a model of the hub that is"
+            f"--depth hf:{model}: not to be had ({str(error).splitlines()[0][:300]}); name a model of the hub that is"
             " reachable, or a folder that holds one."
         ) from None
     said = getattr(net.config, "depth_estimation_type", None)
