@@ -30,12 +30,11 @@ HEADS = ("arm", "seeds", "mAP S", "mAP R", *RANGES, "gain S", "gain R", *RANGES,
 def main(file: Path, over: str, arms: str | None, figure: Path | None) -> None:
     """A row an arm, with 95 % intervals; of columns those that are not empty."""
     every = read_results(file)
-    wanted = {name: every[name] for name in (arms.split(",") if arms else every)}
-    # `compare` takes gains over an arm of that name
-    lines = compare({**wanted, "headroom": every.get("headroom", {}), "baseline": every[over]})
-    lines = [line for line in lines if line.arm in wanted or line.arm == "baseline"]
-    first = next(line for line in lines if line.arm == "baseline")._replace(arm=over)
-    lines = [first, *(line for line in lines if line.arm not in ("baseline", over))]
+    wanted = [over, *(name for name in (arms.split(",") if arms else every) if name != over)]
+    if unknown := [name for name in wanted if name not in every]:
+        raise click.UsageError(f"{file} has no arm {unknown[0]}; it has {', '.join(every)}.")
+    found = {line.arm: line for line in compare(every, over)}
+    lines = [found[name] for name in wanted]
     table = [HEADS, *(_cells(line, _gain(every, line.arm, over)) for line in lines)]
     columns = [column for column in zip(*table, strict=True) if any(column[1:])]
     head, *rows = zip(*columns, strict=True)

@@ -15,6 +15,8 @@ from there. Every test image is a query.
 import json
 import multiprocessing
 import os
+import signal
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -248,7 +250,7 @@ class RunTask:
     @property
     def asked(self) -> Recipe:
         """The recipe before `_start` gave it a backbone, which lies elsewhere for others."""
-        return _unbegun(self.recipe)
+        return _unbegun(self.recipe) if self.begins else self.recipe
 
     def is_done(self) -> bool:
         return all(self._path(arm).exists() for arm in self.arms)
@@ -257,6 +259,8 @@ class RunTask:
         """Train and score, unless that is done; the scores by arm."""
         if multiprocessing.parent_process() is not None:  # one of several
             os.environ["TQDM_DISABLE"] = "1"
+            if sys.platform != "win32":  # a pool's processes do not hear Ctrl-C; this one saves and ends
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
             torch.set_num_threads(max(1, (os.cpu_count() or 1) // self.jobs))
         found = {}
         for arm in self.arms:
@@ -273,7 +277,7 @@ class RunTask:
         """Whether an earlier ablation came to the end of this training. Raises DataError where it was another."""
         if not (self.folder / WEIGHTS).exists() or (self.folder / CHECKPOINT).exists():
             return False
-        _check_trained(self.folder, self.recipe, *data)
+        _check_trained(self.folder, self.asked, *data, begins=self.begins)
         return True
 
     def _scores(self, arm: Arm) -> dict[str, Any]:
@@ -287,7 +291,8 @@ class RunTask:
             stored = json.loads(path.read_text(encoding="utf-8"))
             before = stored["inputs"]
             same = before["data"] == inputs["data"]
-            if not (same and same_run(_unbegun(from_toml(before["recipe"], str(path))), self.asked)):
+            earlier = from_toml(before["recipe"], str(path))
+            if not (same and same_run(_unbegun(earlier) if self.begins else earlier, self.asked)):
                 raise DataError(f"{self.folder} is of another recipe or other data; name another --out.")
         else:
             if not self._is_trained(trained_on):
@@ -315,11 +320,14 @@ def _unbegun(recipe: Recipe) -> Recipe:
     return replace(recipe, pretrained=False) if given else recipe
 
 
-def _check_trained(run: Path, recipe: Recipe, *data: Dataset | None) -> None:
-    """Raises DataError where a run that is finished was trained with another recipe or on other data."""
+def _check_trained(run: Path, recipe: Recipe, *data: Dataset | None, begins: bool = False) -> None:
+    """Raises DataError where a run that is finished was trained with another recipe or on other data.
+
+    begins: with the backbone of `_start`, which the recipe does not name."""
     path = run / RECIPE
     trained_on = read_facts(run).get("data")
-    same = same_run(_unbegun(from_toml(path.read_text(encoding="utf-8"), str(path))), _unbegun(recipe))
+    earlier = from_toml(path.read_text(encoding="utf-8"), str(path))
+    same = same_run(_unbegun(earlier) if begins else earlier, recipe)
     if not same or trained_on != data_sha256(*data):
         raise DataError(f"{run} is of another recipe, other data or an earlier version; name another --out.")
 

@@ -1,5 +1,6 @@
 """The four feature stages conv_2 .. conv_5 of any timm backbone."""
 
+import json
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -7,6 +8,7 @@ from typing import Any, cast
 
 import timm
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from . import norms
@@ -55,14 +57,25 @@ class Backbone(nn.Module):
         self.channels: list[int]
         self.strides: list[int]
         given = _read_weights(pretrained) if isinstance(pretrained, str) else None
+        of_run = {key.removeprefix(_OURS): value for key, value in (given or {}).items() if key.startswith(_OURS)}
+        if of_run:
+            form = {
+                "backbone": name,
+                "local_contrast": local_contrast,
+                "whole_contrast": self.whole_contrast,
+                "ibn": ibn,
+            }
+            _check_run(str(pretrained), {**form, "transreid": transreid is not None})
+        unfit = f"{pretrained}: not of a run with this {name}"
         if transreid is not None:
-            self.stages = _create_transreid(name, pretrained, given, *transreid)
+            self.stages = _create_transreid(name, *((False, None) if of_run else (pretrained, given)), *transreid)
             self.channels, self.strides = self.stages.channels, self.stages.strides
             self._prepare_input(self.stages.pretrained_cfg)
+            if of_run:
+                _fill(self.stages, of_run, unfit)
             return
         if given and not ibn and any(".IN." in key for key in given):
             raise ConfigError(f"{pretrained}: weights of a network with instance norms; set ibn=true.")
-        of_run = {key.removeprefix(_OURS): value for key, value in (given or {}).items() if key.startswith(_OURS)}
         published = given if given and not of_run and any(".IN." in key for key in given) else None
         source = (False, None) if published or of_run else (pretrained, given)
         self.stages = _create(name, *source)
@@ -81,7 +94,7 @@ class Backbone(nn.Module):
             _fill(self.stages, published, f"{pretrained}: not weights of {name} with ibn")
         self._prepare_input(self.stages.pretrained_cfg)
         if of_run:
-            _fill(self.stages, of_run, f"{pretrained}: not of a run with this {name}, whole_contrast and ibn")
+            _fill(self.stages, of_run, unfit)
 
     def _prepare_input(self, normalisation: dict[str, Any]) -> None:
         for key in ("mean", "std"):
@@ -137,6 +150,18 @@ def _read_weights(file: str) -> dict[str, Tensor]:
     except Exception as error:  # of many kinds
         raise ConfigError(f"{file}: not a weights file ({_first_line(error)}); name another.") from None
     return dict(found)
+
+
+def _check_run(file: str, form: dict[str, Any]) -> None:
+    """Raises ConfigError where the weights of a run say that its network had another form."""
+    try:
+        with safe_open(file, "pt") as found:
+            facts = json.loads((found.metadata() or {}).get("sjdl", "{}"))
+    except SafetensorError:
+        return  # torch's own format says nothing of it
+    for key, value in form.items():
+        if facts.get(key, value) != value:
+            raise ConfigError(f"{file}: of a run with {key} = {facts[key]}, not {value}; set the same.")
 
 
 def _as_timm_takes(given: dict[str, Tensor] | None) -> dict[str, Any]:

@@ -91,8 +91,8 @@ def train(
     """Train the network into the folder RUN.
 
     On several GPUs: torchrun --nproc-per-node N -m -- sjdl_model train ... (the -- keeps torchrun from taking --run for
-    an option of its own). After SIGTERM the step under way is finished, a checkpoint written, and the exit code is 143;
-    the same command with --resume goes on.
+    an option of its own). After SIGTERM or Ctrl-C the step under way is finished, a checkpoint written, and the exit
+    code is 143; the same command with --resume goes on.
     """
     from .config import read_recipe
 
@@ -108,12 +108,12 @@ def train(
     try:
         run_training(clear, foggy, resolved, run, counterparts=of_foggy, resume=resume)
     except TerminatedError as error:
-        raise _terminated(error) from None
+        raise _terminated(error, "go on with --resume") from None
     click.echo(f"{run / REPORT}")
 
 
-def _terminated(error: Exception) -> SystemExit:
-    click.echo(str(error), err=True)
+def _terminated(error: Exception, mend: str) -> SystemExit:
+    click.echo(f"{error}; {mend}.", err=True)
     return SystemExit(128 + signal.SIGTERM)
 
 
@@ -363,7 +363,7 @@ def ablate(
         try:
             results = ablate(datasets, wanted, seeds, out, recipe, changes, jobs, known, bar.update)
         except TerminatedError as error:
-            raise _terminated(error) from None
+            raise _terminated(error, "the same command goes on") from None
     for name, of in results.items():
         if not of:
             click.echo(f"{name} is left out: real fog has no clear images; name their --counterparts.", err=True)

@@ -105,10 +105,12 @@ def enough_memory(advice: str) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        what = (str(error).splitlines() or ["too little memory"])[0]
-        if isinstance(error, RuntimeError) and not any(sign in what for sign in _MEMORY):
+        lines = str(error).strip().splitlines() or ["too little memory"]
+        lines = [lines[0], lines[-1]]  # a DataLoader puts a worker's traceback between
+        what = next((line for line in lines if any(sign in line for sign in _MEMORY)), None)
+        if what is None and isinstance(error, RuntimeError):
             raise
-        what = what[:160].rstrip(". ")
+        what = (what or lines[0])[:160].rstrip(". ")
         raise click.ClickException(f"{what}; {advice}.") from None
 
 

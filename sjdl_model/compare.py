@@ -29,7 +29,7 @@ class Line(NamedTuple):
     real: float | None
     over_seeds: Interval | None  # 95 % interval of `real`: Student's t over the seeds; None of a single one
     over_queries: Interval | None  # the same: bootstrap over the queries, each with its mean over the seeds
-    gain: float | None  # of `real` over the baseline's, the seeds in pairs
+    gain: float | None  # of `real` over that of the baseline, or of another arm, the seeds in pairs
     gain_over_seeds: Interval | None
     gain_over_queries: Interval | None
     recovered: float | None  # percent: the gain over what fog takes, which is the gain of headroom with the same seeds
@@ -69,10 +69,10 @@ def read_results(path: Path) -> Results:
     return found
 
 
-def compare(results: Scores) -> list[Line]:
-    """A line an arm that has scores."""
-    baseline, headroom = results.get("baseline", {}), results.get("headroom", {})
-    return [_line(name, of, baseline if name != "baseline" else {}, headroom) for name, of in results.items() if of]
+def compare(results: Scores, over: str = "baseline") -> list[Line]:
+    """A line an arm that has scores; gains are over the arm of that name."""
+    baseline, headroom = results.get(over, {}), results.get("headroom", {})
+    return [_line(name, of, baseline if name != over else {}, headroom) for name, of in results.items() if of]
 
 
 def _line(
@@ -114,8 +114,8 @@ def _recovered(
 ) -> float | None:
     """Percent, of the seeds that all three have."""
     known = {seed: scores for seed, scores in baseline.items() if seed in of and seed in headroom}
-    lost = _gains(headroom, known)
-    return 100 * float(_gains(of, known).mean() / lost.mean()) if lost.any() else None
+    gains, lost = _gains(of, known), _mean(_gains(headroom, known))
+    return 100 * float(gains.mean()) / lost if len(gains) and lost else None
 
 
 def over_seeds(values: NDArray[np.float64]) -> Interval | None:

@@ -79,8 +79,8 @@ def train_restorer(data: Dataset, recipe: Recipe, folder: Path) -> None:
     """Train a Restorer on the synthetic batches of a recipe, step for step, at its rates and in its precision.
 
     Leaves recipe.toml and weights.safetensors in `folder`; goes on where an earlier call was stopped.
-    Raises DataError where that had another recipe or other data; TerminatedError after SIGTERM; FloatingPointError
-    where the loss is not finite at the end of an epoch.
+    Raises DataError where that had another recipe or other data; TerminatedError after SIGTERM or Ctrl-C;
+    FloatingPointError where the loss is not finite at the end of an epoch.
     """
     domains, device = Domains(data, None, recipe), pick_device(recipe.device)
     set_precision(recipe.precision, device)
@@ -120,7 +120,7 @@ def train_restorer(data: Dataset, recipe: Recipe, folder: Path) -> None:
                 states = {name: part.state_dict() for name, part in parts.items()}
                 save_checkpoint(folder, states | facts | {"step": done})
             if termination.asked:
-                raise TerminatedError(f"{folder}: stopped after step {done}; the same command goes on.")
+                raise TerminatedError(f"{folder}: stopped after step {done}")
     weights = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
     write_atomic(folder / WEIGHTS, save(weights, {"data": domains.data_sha256}))
     (folder / CHECKPOINT).unlink(missing_ok=True)
@@ -158,7 +158,10 @@ class _Termination:
     asked = False
 
     def __enter__(self) -> "_Termination":
-        self._before = {number: signal.signal(number, self._ask) for number in (signal.SIGTERM, signal.SIGINT)}
+        heard = [signal.SIGTERM]
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as of a script's command in the background
+            heard.append(signal.SIGINT)
+        self._before = {number: signal.signal(number, self._ask) for number in heard}
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -167,7 +170,10 @@ class _Termination:
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            if processes.rank() == 0:
+                tqdm.write("finishing the step under way, then saving; Ctrl-C again ends at once", file=sys.stderr)
 
 
 class _Run:
@@ -263,7 +269,7 @@ class _Run:
 
     def _stop_if(self, termination: _Termination) -> None:
         if processes.any_of(termination.asked):
-            raise TerminatedError(f"{self._folder}: stopped after step {self._step}; go on with --resume.")
+            raise TerminatedError(f"{self._folder}: stopped after step {self._step}")
 
     def _explained(self, error: NotFiniteError) -> FloatingPointError:
         """Save which images the step was made of, and say where."""

@@ -1,3 +1,4 @@
+import json
 import re
 from pathlib import Path
 
@@ -140,6 +141,12 @@ def test_a_training_may_begin_with_the_backbone_of_a_run(tmp_path: Path, form: d
     assert all(torch.equal(value, expected[key]) for key, value in after.backbone.state_dict().items())
     with pytest.raises(ConfigError, match=r"weights\.safetensors: not of a run with this resnet18"):
         SJDL(7, 0, "resnet18", pretrained=file, **form)
+    said = json.dumps({"backbone": "test_resnet", "local_contrast": not form.get("local_contrast", False)})
+    save_file(before.state_dict(), file, {"sjdl": said})
+    with pytest.raises(
+        ConfigError, match=r"of a run with local_contrast = (True|False), not (True|False); set the same"
+    ):
+        SJDL(7, 0, "test_resnet", last_stride=2, pretrained=file, **form)
 
 
 def test_a_weights_file_cannot_run_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,7 +95,7 @@ def test_a_training_that_was_stopped_goes_on_to_the_same_weights(
     with monkeypatch.context() as patch:
         patch.setattr(train, "restorer_loss", stop)
         for step in (1, 2):
-            with pytest.raises(train.TerminatedError, match=f"after step {step}; the same command goes on"):
+            with pytest.raises(train.TerminatedError, match=f"stopped after step {step}"):
                 train.train_restorer(data, recipe, tmp_path / "stopped")
     with pytest.raises(DataError, match="another recipe"):
         train.train_restorer(data, read_recipe("default", [*changes, "lr=3e-3"]), tmp_path / "stopped")

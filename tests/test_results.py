@@ -359,6 +359,10 @@ def test_weights_alone_are_scored_like_a_run(studied: Path, built: Path, tmp_pat
     result = evaluate_run(tmp_path / "bare", fvrid_tools.open_dataset(built))
     assert f"{100 * result.scores['mAP']:.2f}" in (tmp_path / "bare/report.html").read_text()
     assert "not a recipe" not in (tmp_path / "bare/README.md").read_text()
+    stored = json.loads((tmp_path / "bare/eval-synthetic-foggy.json").read_text())
+    del stored["dataset"]  # of an earlier version
+    (tmp_path / "bare/eval-synthetic-foggy-old.json").write_text(json.dumps(stored))
+    report.write_report(tmp_path / "bare")
     (tmp_path / "bare/eval-x.json").write_text("{}")
     with pytest.raises(DataError, match=r"eval-x\.json: not a result of sjdl eval"):
         evaluate_run(tmp_path / "bare", fvrid_tools.open_dataset(built))

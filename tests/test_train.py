@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 import torch
@@ -36,7 +37,7 @@ from sjdl_model.objectives import reid_terms, run_network, terms, total
 from sjdl_model.report import METRICS, REPORT
 from sjdl_model.results import Scoring, evaluate_run
 from sjdl_model.samplers import PKSampler, Steps, Visit
-from sjdl_model.train import TerminatedError, train
+from sjdl_model.train import TerminatedError, _Termination, train
 
 QUICK = [
     "backbone=test_resnet",
@@ -311,6 +312,29 @@ def test_too_little_memory_is_a_sentence(built: Path, tmp_path: Path, monkeypatc
     assert done.exit_code == 1
     assert "Tried to allocate 2.00 GiB; lower p, k or image_size, or set precision=bfloat16." in done.output
     assert "Traceback" not in done.output
+
+
+def test_a_loaders_lack_of_memory_is_said_too() -> None:
+    """Its own words come last, behind a traceback."""
+    text = (
+        "Caught RuntimeError in DataLoader worker process 0.\nOriginal Traceback:\nRuntimeError: can't allocate memory"
+    )
+    with (
+        pytest.raises(click.ClickException, match="RuntimeError: can't allocate memory; lower p"),
+        enough_memory("lower p"),
+    ):
+        raise RuntimeError(text)
+
+
+def test_an_interrupt_that_is_ignored_stays_so() -> None:
+    """As of a script's command in the background."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with _Termination() as termination:
+            signal.raise_signal(signal.SIGINT)
+        assert not termination.asked
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize(
