@@ -1,6 +1,8 @@
 """Arms, validation vehicles, comparisons by hand, and a whole ablation of tiny runs."""
 
 import json
+import runpy
+import shlex
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -297,6 +299,24 @@ def test_without_counterparts_there_is_no_oracle(built: Path, built_real: Path, 
     assert found["oracle"] == {}
     assert found["headroom"]["0"]["mAP_real"] is None
     assert 0 < found["headroom"]["0"]["mAP_synthetic"] <= 1
+
+
+def test_the_documents_tables_are_those_of_its_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    root = Path(__file__).parents[1]
+    text = (root / "docs/results.md").read_text()
+    main = runpy.run_path(str(root / "docs/tables.py"))["main"]
+    monkeypatch.chdir(root)
+    lines = [line for line in text.splitlines() if line.startswith("    .venv/bin/python docs/tables.py")]
+    commands = [shlex.split(line)[2:] for line in lines]
+    assert len(commands) == 6
+    for arguments in commands:
+        without_figure = arguments[: arguments.index("--figure")] if "--figure" in arguments else arguments
+        printed = CliRunner().invoke(main, without_figure)
+        assert printed.exit_code == 0, printed.output
+        assert printed.stdout in text
+    unknown = CliRunner().invoke(main, ["docs/ablation.json", "--arms", "nothing"])
+    assert unknown.exit_code == 2
+    assert "has no arm nothing" in unknown.output
 
 
 def test_together_is_what_the_default_recipe_has_past_the_paper() -> None:
