@@ -364,6 +364,8 @@ def ablate(
             results = ablate(datasets, wanted, seeds, out, recipe, changes, jobs, known, bar.update)
         except TerminatedError as error:
             raise _terminated(error, "the same command goes on") from None
+        except KeyboardInterrupt:  # of several runs at once, each of which has saved
+            raise click.ClickException("stopped; the same command goes on.") from None
     for name, of in results.items():
         if not of:
             click.echo(f"{name} is left out: real fog has no clear images; name their --counterparts.", err=True)

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from safetensors.torch import load_file
 
@@ -77,6 +78,26 @@ def test_a_killed_run_goes_on_and_a_terminated_one_saves_first(built: Path, buil
     finished(undisturbed)
     one, other = load_file(run / WEIGHTS), load_file(tmp_path / "undisturbed" / WEIGHTS)
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.slow
+def test_an_interrupt_saves_every_run_of_an_ablation(built: Path, built_real: Path, tmp_path: Path) -> None:
+    torch.save(timm.create_model("test_resnet").state_dict(), tmp_path / "begin.pth")
+    settings = {"backbone": "test_resnet", "last_stride": 2, "epochs": 9999, "steps_per_epoch": 2}
+    settings |= {**SETTINGS, "save_every": 0, **settings, "pretrained": tmp_path / "begin.pth"}
+    changes = [f"--set={key}={value}" for key, value in settings.items()]
+    arms = ("--arms", "baseline,sjdl", "--seeds", 1, "--jobs", 2, "--out", tmp_path / "out")
+    process = start("ablate", "--data", built, "--real", built_real, *changes, *arms)
+    runs = [tmp_path / "out/runs" / arm / "0" for arm in ("baseline", "sjdl")]
+    for run in runs:
+        wait_for_epoch(run, process)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert err.splitlines()[-1] == "Error: stopped; the same command goes on."
+    assert "Traceback" not in err
+    for run in runs:
+        assert load_checkpoint(run)["step"] > 0
 
 
 @pytest.mark.slow

@@ -120,6 +120,12 @@ def lines_of(folder: Path) -> list[dict[str, object]]:
     return [{name: value for name, value in line.items() if "per_second" not in name} for line in lines]
 
 
+def assert_came_to_the_same(folder: Path, undisturbed: Path) -> None:
+    one, other = load_file(folder / WEIGHTS), load_file(undisturbed / WEIGHTS)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert lines_of(folder) == lines_of(undisturbed)
+
+
 @contextmanager
 def stopping_at(step: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A training in here is interrupted before that step."""
@@ -175,9 +181,7 @@ def test_a_run_stopped_at_any_step_goes_on_to_the_same_weights(
             run(built, built_real, tmp_path / "run", "lr=3e-3", resume=True)
     torch.rand(7)  # whatever state the generator of another process is in
     run(built, built_real, tmp_path / "run", resume=True)
-    one, other = load_file(trained / WEIGHTS), load_file(tmp_path / "run" / WEIGHTS)
-    assert all(torch.equal(one[name], other[name]) for name in one)
-    assert lines_of(tmp_path / "run") == lines_of(trained)
+    assert_came_to_the_same(tmp_path / "run", trained)
 
 
 @pytest.mark.parametrize(
@@ -213,9 +217,7 @@ def test_a_run_terminated_at_any_step_loses_nothing(
             run(built, built_real, tmp_path / "run")
     assert load_checkpoint(tmp_path / "run")["step"] == done
     run(built, built_real, tmp_path / "run", resume=True)
-    one, other = load_file(trained / WEIGHTS), load_file(tmp_path / "run" / WEIGHTS)
-    assert all(torch.equal(one[name], other[name]) for name in one)
-    assert lines_of(tmp_path / "run") == lines_of(trained)
+    assert_came_to_the_same(tmp_path / "run", trained)
 
 
 def test_the_scale_of_float16_gradients_is_kept(
