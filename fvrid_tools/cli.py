@@ -54,7 +54,8 @@ LABELS = click.option(
     "--labels",
     type=click.Path(path_type=Path),
     metavar="CSV",
-    help="Only the images that it names, split as it says: FVRID_Label.csv of the authors, or what fvrid pick saved.",
+    help="Only the images that it names: FVRID_Label.csv of the authors, whose split fvrid split then follows, or what"
+    " fvrid pick saved.",
 )
 RECIPE = click.option(
     "--recipe",
@@ -124,13 +125,14 @@ def _choice_options(command: Any) -> Any:
     "--beta",
     type=(float, float),
     metavar="LO HI",
-    help="Scattering coefficient, instead of the preset's: paper 0.4 1.6, release 1 5.",
+    help="Scattering coefficient, instead of the preset's: paper 0.4 1.6, release 1 5, wide 0.2 5; with --fog physical"
+    " per 81 m.",
 )
 @click.option(
     "--airlight",
     type=(float, float),
     metavar="LO HI",
-    help="Airlight A, instead of the preset's: paper 0.5 1, release 0.4 1.",
+    help="Airlight A, instead of the preset's: paper 0.5 1, release 0.4 1, wide and physical 0.3 1.",
 )
 @click.option(
     "--max-density",
@@ -322,7 +324,12 @@ def _build(
     help="Vehicles for the test, of sources whose own lists do not say.",
 )
 @click.option("--ignore-lists", is_flag=True, help="Draw the test vehicles even where the source's lists name them.")
-@LABELS
+@click.option(
+    "--labels",
+    type=click.Path(path_type=Path),
+    metavar="CSV",
+    help="Split as it says, in the form of the authors' FVRID_Label.csv; images that it does not name are in no split.",
+)
 @RECIPE
 @SEED
 def split(
@@ -361,7 +368,11 @@ def verify(data: Path) -> None:
 @cli.command()
 @click.argument("data", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
-    "--json", "as_json", is_flag=True, help="As JSON: {source: {split: {identities, images}}}; of several a list."
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="As JSON: {domain, counts, published}, the latter two {source: {split: {identities, images}}}; of several a"
+    " list.",
 )
 def stats(data: tuple[Path, ...], as_json: bool) -> None:
     """Print identities and images per source and split, as Tables 1 and 2 of the paper do, and what these say."""

@@ -3,7 +3,8 @@
 IMG        the image's name in FVRID, 00012_c003_000123_0.jpg      not read: our ids are the source's
 NAME                                                               not read
 SOURCE     Veriwild, else Vehicle1M; or the name of any --src
-SAVE       FVRID_syn/train_clear, FVRID_real/query_foggy, ...; FVRID_real alone where no split is known
+SAVE       FVRID_syn/train_clear, FVRID_real/query_foggy, ...; FVRID_real alone where it says no split: the source's own
+           lists decide
 ORI_NAME   the image in its source: folder/image.jpg, or the bare image.jpg
 """
 
@@ -135,7 +136,8 @@ def _nearest(candidates: list[_Candidate], above: list[str]) -> list[_Candidate]
 
 
 def take_labelled(listings: Sequence[Listing], path: Path, domain: Domain) -> tuple[list[Listing], str]:
-    """Of the listings what a list names, each image with the split that it says; and a table of what was matched.
+    """Of the listings what a list names, and a table of what was matched. Each image has the split that the list says,
+    or the source's own where it says none.
 
     What is not found, or not for certain, becomes a reject. Raises FvridError where nothing is found.
     """
@@ -150,7 +152,7 @@ def take_labelled(listings: Sequence[Listing], path: Path, domain: Domain) -> tu
     taken = []
     for listing in listings:
         records = [
-            replace(record, source_split=label.split)
+            replace(record, source_split=label.split or record.source_split)
             for record in listing.records
             if (label := matching.found.get(record.image_id))
         ]

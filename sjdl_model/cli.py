@@ -72,7 +72,9 @@ def cli() -> None:
 
 @cli.command()
 @click.option("--data", type=PATH, default="data/fvrid-syn", show_default=True, help="Synthetic dataset, split.")
-@click.option("--real", type=PATH, help="Real dataset, split; without it defogging is learned with clear images only.")
+@click.option(
+    "--real", type=PATH, help="Real dataset, split; without it the network learns from synthetic pairs alone."
+)
 @_COUNTERPARTS
 @click.option("--recipe", default="default", show_default=True, help="A name in manifests/ or a TOML file.")
 @_CHANGES
@@ -299,7 +301,12 @@ def report(run: Path, data: Path | None, real: Path | None, betas: str, scoring:
 @click.option("--data", type=PATH, required=True, help="Synthetic dataset, split.")
 @click.option("--real", type=PATH, required=True, help="Real dataset, split.")
 @_COUNTERPARTS
-@click.option("--recipe", default="default", show_default=True, help="What all arms have in common.")
+@click.option(
+    "--recipe",
+    default="default",
+    show_default=True,
+    help="What all arms have in common; past and readings are meant for ablation, as default has most of past itself.",
+)
 @_CHANGES
 @click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Runs of each arm.")
 @click.option(
@@ -335,12 +342,14 @@ def ablate(
 ) -> None:
     """Train and score the rows of the paper's Tables 4 and 5 and their bounds, or of Table 3, the seeds in pairs.
 
-    controls: headroom, oracle. table4: baseline, jdl, sjdl_no_sc, sjdl. table5: conv_2 to conv_5. table3: triplet_ and
-    bot_ with clear, dark_channel_prior, restorer, firm (trained clear, tested foggy or so defogged) and foggy.
+    controls: headroom, oracle. table4: baseline, jdl, sjdl_no_sc, sjdl. table5: conv_2 to conv_5. table3: triplet_,
+    bot_ and transreid_ with clear, dark_channel_prior, restorer, firm (trained clear, tested foggy or so defogged) and
+    foggy.
 
     past: what goes past the paper, each switch alone on top of the baseline (statistics, contrast, edge_padding,
-    unit_triplet, all_positives, ibn, agreement, physical), together the first five, together_sjdl those with the
-    paper's defogging, and further those with ibn, contrast over the whole image and more vehicles a batch.
+    unit_triplet, all_positives, ibn, agreement, physical), together the first five and unit_embedding, together_sjdl
+    those with the paper's defogging, and further those with ibn, contrast over the whole image and more vehicles a
+    batch.
 
     readings: sjdl with one choice made otherwise where the paper leaves it open: mse, restoration_less, global,
     self_constraint_more, no_entropy, real_every_5, redrawn, last_stride_1.

@@ -116,6 +116,21 @@ class Domains:
         }
 
 
+def shared_vehicles(data: Dataset, real: Dataset | None) -> str:
+    """A sentence about vehicles that one dataset trains on and the other tests; "" where there are none."""
+    both = [] if real is None else [(data, real), (real, data)]
+    for trained, tested in both:
+        known = {row.identity for row in trained.rows if row.split == "train"}
+        if found := sorted(known & {row.identity for row in tested.rows if row.split in ("query", "gallery")}):
+            source, vehicle = found[0]
+            return (
+                f"{len(found)} vehicles that {trained.folder} trains on are tested in {tested.folder} (such as"
+                f" {vehicle} of {source}); if they are the same vehicles, split both by the source's lists or by one"
+                " --labels."
+            )
+    return ""
+
+
 def data_sha256(*datasets: Dataset | None) -> str:
     """What tells a training's data from others: the hashes of the manifests that there are."""
     return " ".join(data.info["manifest_sha256"] for data in datasets if data is not None)

@@ -90,7 +90,7 @@ def evaluate(
     something else.
 
     device: torch's, or its name, that multiplies; None: a GPU where there is one.
-    Beyond the embeddings about 100 MB are held.
+    Beyond the embeddings less than 200 MB are held.
     Raises DataError where shapes disagree, an embedding is not finite, an id is neither a whole number nor a name, the
     gallery is of one vehicle, or no query has a match.
     """

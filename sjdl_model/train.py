@@ -34,7 +34,7 @@ from .checkpoint import (
 )
 from .config import DataError, Recipe, differences, from_toml, to_toml
 from .devices import autocast, pick_device, set_precision
-from .domains import Domains
+from .domains import Domains, shared_vehicles
 from .engine import Clock, EpochLog, NotFiniteError, Step, Trainer, train_steps
 from .network import SJDL, WEIGHTS, check_image_size
 from .report import METRICS, RECIPE, write_examples, write_report
@@ -71,6 +71,8 @@ def train(
     device = pick_device(recipe.device)
     with processes.joined(device), _Termination() as termination:
         domains = Domains(data, real, recipe, counterparts)
+        if processes.rank() == 0 and (said := shared_vehicles(data, real)):
+            tqdm.write(said, file=sys.stderr)
         with _alone_in(run):
             _Run(domains, recipe, run, device, resume).train(termination)
 

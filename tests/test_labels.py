@@ -1,4 +1,5 @@
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -124,6 +125,16 @@ def test_a_build_takes_what_is_named_and_the_split_is_as_said(laid_out: Path, tm
     ]
     lines = [line.split() for line in table.splitlines()]
     assert lines[1:] == [["veri-wild", "10", "9", "1", "0", "0"], ["vehicle-1m", "1", "no", "--src"]]
+
+
+def test_a_list_without_splits_leaves_the_sources_own(laid_out: Path, tmp_path: Path) -> None:
+    """So that vehicles of FVRID_Real that fvrid pick found are not trained on in FVRID_Syn."""
+    listing = sources.read_source("veri-wild", laid_out / "clear")
+    records = [replace(r, source_split=s) for r, s in zip(listing.records, ("train", "test", None), strict=False)]
+    rows = [f"i,n,Veriwild,FVRID_real{'/train_foggy' * (i == 2)},{r.source_path}" for i, r in enumerate(records)]
+    path = write(tmp_path / "l.csv", *rows)
+    (taken,), _ = labels.take_labelled([replace(listing, records=records)], path, "real")
+    assert [record.source_split for record in taken.records] == ["train", "test", "train"]
 
 
 def test_what_the_list_says_of_query_and_gallery_is_kept_to_the_image(laid_out: Path) -> None:

@@ -29,7 +29,7 @@ from sjdl_model.cli import cli
 from sjdl_model.cli_images import enough_memory
 from sjdl_model.config import IMAGE_TERMS, ConfigError, DataError, Recipe, read_recipe
 from sjdl_model.data import Batch, ImageSet, TrainingSet, foggy, image_batches
-from sjdl_model.domains import Domains
+from sjdl_model.domains import Domains, shared_vehicles
 from sjdl_model.engine import Step, Trainer
 from sjdl_model.evaluate import Embedder, TestSet, embed, evaluate_dataset
 from sjdl_model.network import SJDL, WEIGHTS, SJDLOutput, load_network
@@ -375,6 +375,19 @@ def test_real_images_have_no_clear_ones(trained: Path, built_real: Path) -> None
     net, _ = load_network(trained / WEIGHTS)
     with pytest.raises(DataError, match="has no clear images"):
         evaluate_dataset(Embedder(net=net, size=32), TestSet(fvrid_tools.open_dataset(built_real)), "clear")
+
+
+def test_vehicles_that_one_dataset_trains_on_and_the_other_tests_are_named(built: Path, built_real: Path) -> None:
+    data, real = (fvrid_tools.open_dataset(path) for path in (built, built_real))
+    assert shared_vehicles(data, None) == shared_vehicles(data, real) == ""  # of other sources
+    known = sorted({row.identity for row in data.rows if row.split == "train"})
+    tested = real.select(split="query").rows
+    leaking = [row._replace(source=source, vehicle_id=name) for row, (source, name) in zip(tested, known, strict=False)]
+    assert len({row.identity for row in leaking}) == len(tested) > 1
+    said = shared_vehicles(data, real.take(leaking))
+    assert said.startswith(f"{len(tested)} vehicles that {built} trains on are tested in {built_real} (such as ")
+    assert shared_vehicles(real.take(leaking), data) == said
+    assert shared_vehicles(data, real.take([row._replace(split="train") for row in leaking])) == ""
 
 
 def test_without_weights_of_the_image_terms_no_firm_is_run(built: Path) -> None:
