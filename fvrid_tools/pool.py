@@ -64,7 +64,7 @@ def _run_in_processes(tasks: Sequence[Task[Made, Done]], workers: int, progress:
                 for future in done:
                     future.result()  # raises what the task raised, without waiting for the others
         except BrokenProcessPool:
-            raise FvridError("a worker process was killed (out of memory?); run again with fewer --workers.") from None
+            raise FvridError("a worker process was killed (out of memory?); run again with fewer at once.") from None
         except KeyboardInterrupt:
             stop.set()
             raise

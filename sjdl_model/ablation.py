@@ -17,9 +17,11 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -32,7 +34,7 @@ from fvrid_tools.records import Row
 
 from . import compare, dark_channel_prior
 from .arms import STANDARD, START, Arm
-from .checkpoint import CHECKPOINT, read_facts
+from .checkpoint import CHECKPOINT, read_facts, save_tensors
 from .compare import Results
 from .conditions import defogging_quality
 from .config import DataError, Recipe, from_toml, read_recipe, same_run, to_toml
@@ -61,16 +63,18 @@ class Data:
     validation: bool = False
 
     def open(self) -> tuple[Dataset, Dataset, Dataset | None]:
-        paths = (self.synthetic, self.real, self.counterparts)
-        found = [None if path is None else open_dataset(path) for path in paths]
-        first, second, third = [d and (validation_part(d) if self.validation else d) for d in found]
-        assert first is not None
-        assert second is not None
-        return first, second, third
+        """The counterparts are split as the real images are. Raises DataError where one is missing."""
+        synthetic, real = open_dataset(self.synthetic), open_dataset(self.real)
+        if self.validation:
+            synthetic, real = validation_part(synthetic), validation_part(real)
+        if self.counterparts is None:
+            return synthetic, real, None
+        counterparts = open_dataset(self.counterparts)
+        return synthetic, real, counterparts.take(Counterparts(counterparts, real).rows_of(real))
 
 
 def validation_part(data: Dataset) -> Dataset:
-    """The training vehicles alone, every fourth of them for the test, in the order of a hash of its name.
+    """The training vehicles alone, a quarter of them for the test: the first in the order of a hash of the name.
 
     What is settled on them, is settled without the test vehicles.
     """
@@ -107,20 +111,19 @@ def ablate(
 ) -> Results:
     """Train and score every arm with every seed, and write RESULTS.
 
-    jobs: runs at once.  known: RESULTS of other ablations, whose runs are not made again; they join the comparison.
+    jobs: runs at once.  known: RESULTS of other ablations; runs of `arms` that they have are not made again.
     progress: is told of each score that is there.
-    Raises ConfigError, DataError, FvridError; FloatingPointError where a loss is not finite.
+    Raises ConfigError, DataError, FvridError; FloatingPointError where a loss is not finite; TerminatedError or
+    KeyboardInterrupt after SIGTERM or Ctrl-C, when every run has saved.
     """
-    _, real, counterparts = data.open()
-    if counterparts is not None:
-        Counterparts(counterparts, real)
+    _, _, counterparts = data.open()
     usable = [arm for arm in arms if arm.tested == "clear" or not arm.counterparts or counterparts is not None]
     if not usable:
         raise DataError(f"{arms[0].name} is trained with the clear images of real scenes; name their --counterparts.")
     results: Results = {arm.name: {} for arm in arms}
     elsewhere = [(path, compare.read_results(path)) for path in known]
     files.make_folder(out)
-    with files.alone_in(out):
+    with files.alone_in(out), _sigterm_handed_on():
         first = [arm for arm in usable if arm.tested != "firm"]
         later = [arm for arm in usable if arm.tested == "firm"]  # by the FIRM of a network that is to be trained first
         if later:  # at the head, so that a training that it shares with another arm lies in its folder
@@ -142,6 +145,23 @@ def ablate(
     return results
 
 
+@contextmanager
+def _sigterm_handed_on() -> Iterator[None]:
+    """SIGTERM may reach this process alone: within it the runs hear of it as they do of Ctrl-C, and save."""
+
+    def hand_on(number: int, frame: FrameType | None) -> None:
+        for process in multiprocessing.active_children():
+            if process.pid is not None:
+                os.kill(process.pid, signal.SIGINT)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, hand_on)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def _without_known(
     tasks: Sequence["RunTask"], elsewhere: Sequence[tuple[Path, Results]], results: Results, needed: str | None
 ) -> list["RunTask"]:
@@ -153,15 +173,18 @@ def _without_known(
     for task in tasks:
         unknown = []
         for arm in task.arms:
-            known = [(path, of[arm.name]) for path, of in elsewhere if str(task.recipe.seed) in of.get(arm.name, {})]
+            seed = str(task.recipe.seed)
+            known = [(path, of[arm.name][seed]) for path, of in elsewhere if seed in of.get(arm.name, {})]
+            if task.data.counterparts is not None:  # a headroom that was scored without them is to be scored in full
+                known = [(path, scores) for path, scores in known if scores["mAP_real"] is not None]
             if not known or needed in [arm.name for arm in task.arms]:
                 unknown.append(arm)
                 continue
-            path, scores = known[0][0], known[0][1][str(task.recipe.seed)]
+            path, scores = known[0]
             same = same_run(from_toml(scores["recipe"], str(path)), task.asked)
             if not same or scores["images"] != task.images():
                 raise DataError(f"{path}: {arm.name} is of another recipe or other images; leave --known out.")
-            results[arm.name][str(task.recipe.seed)] = scores
+            results[arm.name][seed] = scores
         if unknown:
             left.append(replace(task, arms=tuple(unknown)))
     return left
@@ -193,8 +216,8 @@ def _train_start(data: Data, folder: Path, recipe: Recipe) -> None:
     train(synthetic, None, recipe, folder, resume=True)
     prefix = "backbone.stages." + "vit." * recipe.transreid
     weights = load_file(folder / WEIGHTS)
-    with files.atomic_path(path) as unfinished:
-        torch.save({k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}, unfinished)
+    backbone = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
+    save_tensors(path, backbone)
     (folder / CHECKPOINT).unlink(missing_ok=True)
 
 
@@ -285,16 +308,20 @@ class RunTask:
         known = counterparts if arm.counterparts else None
         trained_real = real if arm.real and (known is not None or self.recipe.images == "foggy") else None
         trained_on = synthetic, trained_real, known
-        inputs = {"recipe": to_toml(self.recipe), "data": [d and d.info["manifest_sha256"] for d in trained_on]}
+        inputs = {
+            "recipe": to_toml(self.recipe),
+            "data": data_sha256(*trained_on),
+            "tested": data_sha256(synthetic, real, counterparts),
+        }
         path = self._path(arm)
-        if path.exists():
-            stored = json.loads(path.read_text(encoding="utf-8"))
+        stored = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        if stored is not None:
             before = stored["inputs"]
-            same = before["data"] == inputs["data"]
             earlier = from_toml(before["recipe"], str(path))
-            if not (same and same_run(_unbegun(earlier) if self.begins else earlier, self.asked)):
+            same = same_run(_unbegun(earlier) if self.begins else earlier, self.asked)
+            if not same or before["data"] != inputs["data"]:
                 raise DataError(f"{self.folder} is of another recipe or other data; name another --out.")
-        else:
+        if stored is None or stored["inputs"]["tested"] != inputs["tested"]:  # other vehicles, or counterparts now
             if not self._is_trained(trained_on):
                 train(synthetic, trained_real, self.recipe, self.folder, counterparts=known, resume=True)
             tests = {"synthetic": synthetic, "real": known if arm.tested == "clear" else real}
@@ -305,7 +332,7 @@ class RunTask:
 
     def images(self) -> str:
         """A hash of which images are trained on and which tested: the same on every machine."""
-        rows = [row for data in self.data.open()[:2] for row in data.rows]
+        rows = [row for data in self.data.open()[:2] for row in data.rows if row.split is not None]
         parts = sorted(f"{row.domain} {row.image_id} {row.split == 'train'}" for row in rows)
         return files.sha256_bytes("\n".join(parts).encode())
 

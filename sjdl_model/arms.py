@@ -96,6 +96,7 @@ START = Arm(
     name="start",
     changes=(
         "images=clear",
+        "pretrained=false",
         "domain_statistics=false",
         "unit_embedding=false",
         "ibn=false",

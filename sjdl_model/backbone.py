@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from . import norms
-from .config import ConfigError
+from .config import ConfigError, first_line
 from .transreid import TransReID
 
 _OURS = "backbone.stages."  # what tensors of the stages begin with in the weights of an SJDL network
@@ -148,7 +148,7 @@ def _read_weights(file: str) -> dict[str, Tensor]:
     try:
         found = timm.models.load_state_dict(file, weights_only=True)
     except Exception as error:  # of many kinds
-        raise ConfigError(f"{file}: not a weights file ({_first_line(error)}); name another.") from None
+        raise ConfigError(f"{file}: not a weights file ({first_line(error)}); name another.") from None
     return dict(found)
 
 
@@ -196,13 +196,13 @@ def _made(
         if not timm.is_model(name):
             raise ConfigError(f"backbone {name}: timm has no such model.") from None
         if isinstance(pretrained, str):
-            raise ConfigError(f"{pretrained}: not weights of {name} ({_first_line(error)}).") from None
+            raise ConfigError(f"{pretrained}: not weights of {name} ({first_line(error)}).") from None
         if pretrained:
             raise ConfigError(
-                f"the ImageNet weights of {name} cannot be downloaded ({_first_line(error)}); "
+                f"the ImageNet weights of {name} cannot be downloaded ({first_line(error)}); "
                 "set pretrained=false, or pretrained=FILE to load a copy."
             ) from None
-        raise ConfigError(f"backbone {name} cannot be had in this form ({_first_line(error)}).") from None
+        raise ConfigError(f"backbone {name} cannot be had in this form ({first_line(error)}).") from None
     lacking = [key for key in lacking if key.startswith(prefix)]
     if lacking:
         raise ConfigError(f"{pretrained}: not weights of {name} (it lacks {lacking[0]}).")
@@ -245,10 +245,6 @@ def _others(found: Any) -> Any:
     if isinstance(found, dict):
         return {key: _others(value) for key, value in found.items()}
     return 2 * found + 1 if isinstance(found, Tensor) and found.is_floating_point() else found
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:300]
 
 
 def _add_channels(stages: nn.Module, count: int) -> bool:

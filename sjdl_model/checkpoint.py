@@ -14,7 +14,7 @@ from torch import nn
 
 from fvrid_tools.files import atomic_path, write_atomic
 
-from .config import DataError
+from .config import DataError, first_line
 from .network import WEIGHTS, Architecture
 
 CHECKPOINT = "checkpoint.pt"
@@ -39,12 +39,17 @@ def versions() -> str:
 
 
 def save_checkpoint(run: Path, state: dict[str, Any]) -> None:
+    """`state`: as `save_tensors` takes it."""
+    save_tensors(run / CHECKPOINT, state)
+
+
+def save_tensors(path: Path, state: dict[str, Any]) -> None:
     """`state`: tensors, numbers, strings, and dicts and lists of them. Raises OSError where the disk does not take it,
     which torch, writing by itself, would not say."""
     content = io.BytesIO()
     torch.save(state, content)
-    with atomic_path(run / CHECKPOINT) as path:
-        path.write_bytes(content.getbuffer())
+    with atomic_path(path) as unfinished:
+        unfinished.write_bytes(content.getbuffer())
 
 
 def load_checkpoint(run: Path) -> dict[str, Any]:
@@ -55,7 +60,7 @@ def load_checkpoint(run: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise DataError(f"{path}: no such checkpoint; train without --resume.") from None
     except Exception as error:  # torch raises many kinds for a file that is not its own
-        raise DataError(f"{path}: not a checkpoint ({str(error).splitlines()[0][:120]}).") from None
+        raise DataError(f"{path}: not a checkpoint ({first_line(error)}).") from None
     return state
 
 

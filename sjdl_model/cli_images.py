@@ -129,6 +129,12 @@ def _trained(weights: Path, device: str, domain: str, *, one_size: bool = True, 
     return trained
 
 
+def _weights_file(weights: Path) -> Path:
+    from .network import WEIGHTS
+
+    return weights / WEIGHTS if weights.is_dir() else weights
+
+
 def _embed(
     trained: "Trained",
     paths: Sequence[Path],
@@ -183,7 +189,7 @@ def embed(
 
     paths = find_images(named)
     trained = _trained(weights, device, domain, condition=condition)
-    check_output(out, [*paths, weights])
+    check_output(out, [*paths, _weights_file(weights)])
     refusals = _Refusals()
     used, embeddings = _embed(trained, paths, refusals, "embed", feature, condition, workers=workers, batch=batch)
     made_by = {"weights_sha256": trained.sha256, "feature": feature, "images": condition, "domain": domain}
@@ -233,7 +239,7 @@ def search(
         inference.check_picture(picture, len(queries), min(top, len(paths)) + 1)
     trained = _trained(weights, device, domain, condition=condition)
     if picture is not None:
-        inference.check_output(picture, [*queries, *paths, weights, gallery])
+        inference.check_output(picture, [*queries, *paths, _weights_file(weights), gallery])
     refusals = _Refusals()
     options: dict[str, Any] = {"feature": feature, "condition": condition, "workers": workers, "batch": batch}
     if known is None:
@@ -327,7 +333,7 @@ def export(weights: Path, form: str, out: Path, feature: str, domain: str, batch
         raise click.ClickException(f"{error}; install the packages with pip install 'fvrid[onnx]'.") from None
 
     trained = _trained(weights, "cpu", domain)
-    check_output(out, [weights])
+    check_output(out, [_weights_file(weights)])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch and onnxscript, about each other: nothing that a user could mend
         model = onnx_export.to_onnx(

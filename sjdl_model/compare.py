@@ -39,11 +39,10 @@ class Line(NamedTuple):
 OTHERS = (
     "CMC@1_synthetic",
     "CMC@1_real",
-    "mAP_synthetic_before_bn",
     "mAP_real_before_bn",
-    "mAP_synthetic_unit",
     "mAP_real_unit",
-    *(f"{m}_{d}_{c}" for d in ("synthetic", "real") for c in ("foggy", "defogged") for m in ("psnr", "ssim")),
+    "psnr_synthetic_defogged",
+    "psnr_real_defogged",
 )
 
 
@@ -101,7 +100,7 @@ def _line(
 
 def _shared(of: Mapping[str, Mapping[str, Any]], baseline: Mapping[str, Any]) -> list[str]:
     """Seeds with which an arm and the baseline were scored in real fog."""
-    return [seed for seed in of if seed in baseline and of[seed]["mAP_real"] is not None]
+    return [seed for seed in of if seed in baseline and None not in (of[seed]["mAP_real"], baseline[seed]["mAP_real"])]
 
 
 def _gains(of: Mapping[str, Mapping[str, Any]], baseline: Mapping[str, Any]) -> NDArray[np.float64]:
@@ -153,7 +152,7 @@ def _mean(values: NDArray[np.float64]) -> float | None:
 
 
 def intervals_of(lines: Sequence[Line]) -> dict[str, tuple[float, float, float]]:
-    """For the figure: mAP in real fog, and the wider of its two intervals."""
+    """For the figure: mAP in real fog, and the interval that covers its two."""
     found = {}
     for line in lines:
         if line.real is not None:

@@ -31,6 +31,11 @@ class DataError(ValueError):
     """One sentence for the user: what the data lacks, and how to mend it."""
 
 
+def first_line(error: Exception) -> str:
+    """What to quote of an error of others in such a sentence."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:160]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Weights:
     """Factors of the terms of Eqs. 5, 11 and 12; a term of weight 0 is not computed."""
@@ -113,6 +118,9 @@ class Recipe:
             "weights.triplet and weights.identity must not both be 0": self.weights.triplet or self.weights.identity,
             "transreid has last_stride=2, no ibn and a shared_stage of 2 to 4": not self.transreid
             or (self.last_stride == 2 and not self.ibn and self.shared_stage < 5),
+            "transreid knows an image's camera, which defogging does not; set the weights of the image terms to 0": (
+                not self.transreid or not any(getattr(self.weights, name) for name in IMAGE_TERMS)
+            ),
             "whole_contrast comes beside local_contrast; set both, or neither": self.local_contrast
             or not self.whole_contrast,
             "label_smoothing must be in [0, 1)": 0 <= self.label_smoothing < 1,
@@ -274,7 +282,11 @@ def to_toml(recipe: Recipe) -> str:
     """The recipe, every key, as TOML that `read_recipe` takes."""
     values = dataclasses.asdict(recipe)
     tables = {name: values.pop(name) for name in _TABLES}
-    lines = [f"{key} = {json.dumps(value)}" for key, value in values.items()]
+    lines = [f"{key} = {_to_toml(value)}" for key, value in values.items()]
     for name, table in tables.items():
-        lines += ["", f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in table.items())]
+        lines += ["", f"[{name}]", *(f"{key} = {_to_toml(value)}" for key, value in table.items())]
     return "\n".join([*lines, ""])
+
+
+def _to_toml(value: bool | float | str) -> str:
+    return json.dumps(value, ensure_ascii=False)  # TOML has no surrogate escapes

@@ -39,11 +39,11 @@ class Batch(NamedTuple):
 
     def to(self, device: torch.device) -> "Batch":
         """Move to the device; there, where it is cheap, turn images to float (channels last) and add fog."""
-        clear = None if self.clear is None else _to_float(self.clear, device)
+        clear = None if self.clear is None else to_float(self.clear, device)
         label, position = (tensor.to(device, non_blocking=True) for tensor in (self.label, self.position))
         if clear is None or self.depth is None or self.fog is None:
-            counterpart = None if self.counterpart is None else _to_float(self.counterpart, device)
-            found = Batch(_to_float(self.foggy, device), clear, label, position, counterpart=counterpart)
+            counterpart = None if self.counterpart is None else to_float(self.counterpart, device)
+            found = Batch(to_float(self.foggy, device), clear, label, position, counterpart=counterpart)
         else:
             depth, fog = (tensor.to(device, non_blocking=True) for tensor in (self.depth, self.fog))
             foggy = add_fog(clear, depth, fog)
@@ -61,7 +61,8 @@ def add_fog(clear: Tensor, depth: Tensor, fog: Tensor) -> Tensor:
     return clear * t + airlight * (1 - t)
 
 
-def _to_float(images: Tensor, device: torch.device) -> Tensor:
+def to_float(images: Tensor, device: torch.device) -> Tensor:
+    """(B, 3, H, W) uint8 -> float32 in [0, 1] on the device, channels last."""
     images = images.to(device, non_blocking=True).to(torch.float32, memory_format=torch.channels_last)
     return images.div_(255)
 
@@ -213,6 +214,10 @@ class Counterparts:
         """(H, W, 3) uint8 RGB."""
         return clear(self._data[self._position[image_id]])
 
+    def rows_of(self, real: FvridDataset) -> list[Row]:
+        """Those of the counterparts of `real`'s images, in its order and split as they are."""
+        return [self._data.rows[self._position[row.image_id]]._replace(split=row.split) for row in real.rows]
+
 
 def collate(items: Sequence[Batch]) -> Batch:
     columns = zip(*items, strict=True)
@@ -277,4 +282,4 @@ def clear(sample: Sample) -> np.ndarray:
 def image_batches(images: ImageSet, batch: int, workers: int, device: torch.device) -> Iterator[Tensor]:
     """Yield (B, 3, S, S) float32 in [0, 1], on the device, in order."""
     for loaded in DataLoader(images, batch_size=batch, num_workers=workers):
-        yield _to_float(loaded, device)
+        yield to_float(loaded, device)

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, contextmanager
 
 import torch
 
-from .config import ConfigError
+from .config import ConfigError, first_line
 
 _HALVES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -24,7 +24,7 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"device = {name!r} cannot be used ({str(error).splitlines()[0]}).") from None
+        raise ConfigError(f"device = {name!r} cannot be used ({first_line(error)}).") from None
     return device
 
 

@@ -25,6 +25,7 @@ from fvrid_tools.records import ImageRefused
 
 from . import transforms
 from .config import ConfigError, DataError
+from .data import to_float
 from .distances import Euclidean
 from .distances import embeddings as checked
 from .evaluate import BATCH, Progress, embed
@@ -207,8 +208,7 @@ def embed_images(
                     used.append(path)
             progress(sum(map(bool, reasons)))
             if loaded is not None:
-                moved = loaded.to(device, non_blocking=True)
-                yield moved.to(torch.float32, memory_format=torch.channels_last).div_(255)  # as data.Batch.to
+                yield to_float(loaded, device)
 
     found = embed(net, batches(), defog=net.defog if defog else None, before_bn=before_bn, progress=progress)
     for path, row in zip(used, found, strict=True):

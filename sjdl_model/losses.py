@@ -1,7 +1,8 @@
 """The terms of Eqs. 2 to 10, one pure function each, over the whole batch.
 
 Images are (B, 3, H, W) in [0, 1]; every function returns a scalar that minimising improves, computed in float32.
-The weights of the paper belong to sums over images of 384 x 384 pixels; the terms keep that meaning at every size.
+The weights of the paper belong to sums over images of 384 x 384 pixels; the terms keep that meaning at every size, but
+for the L2 norm of Eq. 4, which grows with the side.
 """
 
 import torch

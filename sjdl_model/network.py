@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from . import norms
 from .backbone import Backbone
-from .config import ConfigError, DataError
+from .config import ConfigError, DataError, first_line
 from .firm import FIRM
 
 WEIGHTS = "weights.safetensors"
@@ -95,7 +95,7 @@ class SJDL(nn.Module):
     def from_pretrained(folder: str | Path) -> "SJDL":
         """The network that `sjdl train` left in a folder, in eval mode; it was trained on images of `image_size`.
 
-        Raises DataError where there is none.
+        Raises as `load_network`.
         """
         return load_network(Path(folder))[0]
 
@@ -211,9 +211,9 @@ def check_image_size(net: SJDL, size: int) -> None:
     try:
         net.eval().defog(torch.zeros(1, 3, size, size, device=next(net.parameters()).device))
     except (RuntimeError, AssertionError, ValueError, TypeError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
         raise ConfigError(
-            f"the backbone cannot take images of {size} x {size} pixels ({reason}); set another image_size or backbone."
+            f"the backbone cannot take images of {size} x {size} pixels ({first_line(error)}); set another image_size"
+            " or backbone."
         ) from None
     finally:
         net.train(training)
@@ -222,7 +222,8 @@ def check_image_size(net: SJDL, size: int) -> None:
 def load_network(path: Path) -> tuple[SJDL, Architecture]:
     """The network of a weights file, or of a folder that holds one (WEIGHTS), in eval mode.
 
-    Raises DataError where there is none, it is not one of ours, or its tensors are not of the architecture it names.
+    Raises DataError where there is none, it is not one of ours, or its tensors are not of the architecture it names;
+    ConfigError where timm does not know its backbone.
     """
     path = path / WEIGHTS if path.is_dir() else path
     try:
@@ -236,5 +237,5 @@ def load_network(path: Path) -> tuple[SJDL, Architecture]:
     except FileNotFoundError:
         raise DataError(f"{path}: no such weights file; train first, or name another.") from None
     except (OSError, KeyError, TypeError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
-        raise DataError(f"{path}: not weights of an SJDL network ({str(error).splitlines()[0][:120]}).") from None
+        raise DataError(f"{path}: not weights of an SJDL network ({first_line(error)}).") from None
     return net.eval(), architecture

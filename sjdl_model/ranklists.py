@@ -41,8 +41,8 @@ class RankList:
     first_match: int  # rank, 0 where there is none
 
 
-def rank_lists(test: TestSet, found: NDArray[np.float32], size: int, lists: int = LISTS) -> list[RankList]:
-    """Of up to `lists` queries, worst first, those without a match last.
+def rank_lists(test: TestSet, found: NDArray[np.float32], size: int) -> list[RankList]:
+    """Of up to LISTS queries, worst first, those without a match last, by Euclidean distance.
 
     found: (N, D) embeddings of `test.data`.  size: pixels, of the square images that the network sees.
     """
@@ -52,20 +52,21 @@ def rank_lists(test: TestSet, found: NDArray[np.float32], size: int, lists: int 
     query, gallery = every[test.query], every[test.gallery]
     scores = test.score(found, found)
     order = np.argsort(np.where(np.isnan(scores.average_precision), 2, scores.average_precision), kind="stable")
-    worst, rest = order[: lists // 2], order[lists // 2 :]
-    spaced = np.unique(np.linspace(0, len(rest) - 1, min(lists - len(worst), len(rest))).round().astype(int))
+    worst, rest = order[: LISTS // 2], order[LISTS // 2 :]
+    spaced = np.unique(np.linspace(0, len(rest) - 1, min(LISTS - len(worst), len(rest))).round().astype(int))
     chosen = np.concatenate([worst, rest[spaced]])
     rows = embeddings(found, "test")
     euclidean = Euclidean(rows[query[chosen]], rows[gallery])
+    pictures = _Pictures(test, min(size, PICTURE), _names(test.data))
     made = []
     for i, row in euclidean.rows():
         q = int(query[chosen[i]])
-        near = np.argsort(row, kind="stable")[: RANKS + len(test.data)]
+        near = np.argsort(row, kind="stable")
         distances = np.sqrt(euclidean.squared(i, row))
         made.append(
             RankList(
-                query=_shown(test.data, q, size, "query", 0, 0.0),
-                matches=_matches(test, q, gallery[near], distances[near], size),
+                query=pictures.shown(q, "query", 0, 0.0),
+                matches=pictures.matches(q, gallery[near], distances[near]),
                 average_precision=float(scores.average_precision[chosen[i]]),
                 first_match=int(scores.first_match[chosen[i]]),
             )
@@ -73,39 +74,50 @@ def rank_lists(test: TestSet, found: NDArray[np.float32], size: int, lists: int 
     return made
 
 
-def _matches(
-    test: TestSet, query: int, near: NDArray[np.intp], distances: NDArray[np.float64], size: int
-) -> list[Shown]:
-    """The first RANKS that count, and what of the left out lies among them."""
-    shown: list[Shown] = []
-    rank = junk = 0
-    for i, distance in zip(near.tolist(), distances.tolist(), strict=True):
-        if i == query:
-            continue
-        same = test.labels[i] == test.labels[query]
-        if same and test.cameras[i] == test.cameras[query] >= 0:
-            junk += 1
-            if junk <= _JUNK:
-                shown.append(_shown(test.data, i, size, "junk", 0, distance))
-            continue
-        rank += 1
-        shown.append(_shown(test.data, i, size, "right" if same else "wrong", rank, distance))
-        if rank == RANKS:
-            break
-    return shown
+def _names(data: Dataset) -> list[tuple[str, str]]:
+    """Vehicle and camera of each image, with the source where there are several, which may have the same names."""
+    several = len({row.source for row in data.rows}) > 1
+    found = [(row.source, row.vehicle_id, row.camera_id or "unknown") for row in data.rows]
+    return [(f"{of}/{vehicle}", f"{of}/{camera}") if several else (vehicle, camera) for of, vehicle, camera in found]
 
 
-def _shown(data: Dataset, i: int, size: int, mark: str, rank: int, distance: float) -> Shown:
-    row = data.rows[i]
-    return Shown(
-        image_id=row.image_id,
-        vehicle=row.vehicle_id,
-        camera=row.camera_id or "unknown",
-        picture=page.picture(data[i].foggy, min(size, PICTURE)),
-        mark=mark,
-        rank=rank,
-        distance=distance,
-    )
+@dataclass(frozen=True)
+class _Pictures:
+    test: TestSet
+    size: int  # pixels
+    names: list[tuple[str, str]]
+
+    def matches(self, query: int, near: NDArray[np.intp], distances: NDArray[np.float64]) -> list[Shown]:
+        """The first RANKS that count, and what of the left out lies among them."""
+        labels, cameras = self.test.labels, self.test.cameras
+        shown: list[Shown] = []
+        rank = junk = 0
+        for i, distance in zip(near.tolist(), distances.tolist(), strict=True):
+            if i == query:
+                continue
+            same = labels[i] == labels[query]
+            if same and cameras[i] == cameras[query] >= 0:
+                junk += 1
+                if junk <= _JUNK:
+                    shown.append(self.shown(i, "junk", 0, distance))
+                continue
+            rank += 1
+            shown.append(self.shown(i, "right" if same else "wrong", rank, distance))
+            if rank == RANKS:
+                break
+        return shown
+
+    def shown(self, i: int, mark: str, rank: int, distance: float) -> Shown:
+        vehicle, camera = self.names[i]
+        return Shown(
+            image_id=self.test.data.rows[i].image_id,
+            vehicle=vehicle,
+            camera=camera,
+            picture=page.picture(self.test.data[i].foggy, self.size),
+            mark=mark,
+            rank=rank,
+            distance=distance,
+        )
 
 
 def scatter(test: TestSet, found: NDArray[np.float32]) -> Any:
@@ -118,9 +130,9 @@ def scatter(test: TestSet, found: NDArray[np.float32]) -> Any:
         return ""
     perplexity = min(10.0, (len(chosen) - 1) / 3)
     places = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(found[chosen].astype(np.float64))
+    names = _names(test.data)
     groups: dict[str, list[page.Point]] = {}
     for (x, y), i in zip(places.tolist(), chosen.tolist(), strict=True):
-        row = test.data.rows[i]
-        facts = {"vehicle": row.vehicle_id, "camera": row.camera_id or "unknown"}
-        groups.setdefault(row.vehicle_id, []).append(page.Point(x, y, facts))
+        vehicle, camera = names[i]
+        groups.setdefault(vehicle, []).append(page.Point(x, y, {"vehicle": vehicle, "camera": camera}))
     return page.scatter(groups, f"{len(chosen)} foggy images of {len(groups)} vehicles, a colour a vehicle")

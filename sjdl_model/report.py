@@ -13,10 +13,10 @@ from fvrid_tools.dataset import Dataset
 from fvrid_tools.files import write_atomic
 from fvrid_tools.images import Uint8Image
 
-from .config import DataError
 from .data import ImageSet, foggy, image_batches
 from .metrics import SCORES
 from .network import SJDL
+from .tables import read_result
 
 METRICS = "metrics.jsonl"
 REPORT = "report.html"
@@ -26,8 +26,8 @@ _GAP = 6  # pixels between pictures
 
 @torch.inference_mode()
 def write_examples(run: Path, net: SJDL, data: Dataset, size: int, device: torch.device, count: int = 6) -> None:
-    """Write examples-<domain>.jpg: clear | depth | foggy | defogged (real: foggy | defogged), a row an image; without
-    the last where the network does not defog.
+    """Write examples-<domain>.jpg, a row an image: clear | depth, where these are known, | foggy, | defogged, where the
+    network does.
 
     The images are queries, or any before a split, evenly spaced, each at size x size pixels.
     """
@@ -63,15 +63,7 @@ def read_text(path: Path) -> str:
 
 def read_results(run: Path) -> dict[str, dict[str, Any]]:
     """Every eval-*.json of a run, by what the star stands for. Raises DataError where one is not a result."""
-    results = {}
-    for path in sorted(run.glob("eval-*.json")):
-        try:
-            result = json.loads(path.read_text(encoding="utf-8"))
-            [result[name] for name in (*SCORES, "domain", "images", "protocol")]
-        except (ValueError, KeyError, TypeError):
-            raise DataError(f"{path}: not a result of sjdl eval; remove it and run sjdl eval again.") from None
-        results[path.stem.removeprefix("eval-")] = result
-    return results
+    return {path.stem.removeprefix("eval-"): read_result(path) for path in sorted(run.glob("eval-*.json"))}
 
 
 def label(config: str) -> str:
@@ -100,7 +92,6 @@ def write_report(run: Path) -> None:
         watch_charts=_watch_charts(epochs),
         verdict=epochs[-1].get("verdict") if epochs else None,
         examples=dict(sorted(examples.items(), reverse=True)),
-        defogs=not epochs or any(key.startswith("defogging/") for key in epochs[-1]),
     )
     write_atomic(run / REPORT, html)
 

@@ -29,6 +29,11 @@ class Rerank:
         if not (1 <= self.k2 <= self.k1 and 0 <= self.lam <= 1):
             raise ConfigError(f"re-ranking with {self.k1} {self.k2} {self.lam:g}: 1 <= k2 <= k1, 0 <= lambda <= 1.")
 
+    @property
+    def name(self) -> str:
+        """For a file's name."""
+        return "reranked" if self == Rerank() else f"reranked-{self.k1}-{self.k2}-{self.lam:g}"
+
     def __str__(self) -> str:
         return f"k-reciprocal (k1 = {self.k1}, k2 = {self.k2}, lambda = {self.lam:g})"
 

@@ -49,7 +49,7 @@ class Scoring:
         """Of the file that keeps a result: eval-<domain>-<images>, and whatever else is not the default."""
         parts = ["eval", domain, images, *([f"to-{gallery_images}"] if gallery_images != images else [])]
         parts += ["all-queries"] * (self.queries == "all") + [self.protocol] * (self.protocol != "auto")
-        parts += ["before-bn"] * self.before_bn + ["reranked"] * (self.rerank is not None)
+        parts += ["before-bn"] * self.before_bn + ([] if self.rerank is None else [self.rerank.name])
         return "-".join(parts) + ".json"
 
 
@@ -114,7 +114,7 @@ def study(
                     _keep(run, result, scoring)
     if processes.rank() == 0:
         write_atomic(run / RESULTS, json.dumps(found, indent=1, allow_nan=False) + "\n")
-        write_atomic(run / RESULTS_PAGE, _page(run, found, shown))
+        write_atomic(run / RESULTS_PAGE, _page(run, found, shown, reranked=scoring.rerank is not None))
         _write_pages(run)
     return found
 
@@ -176,7 +176,7 @@ def _write_pages(run: Path) -> None:
     write_card(run)
 
 
-def _page(run: Path, found: dict[str, Any], shown: dict[str, Any]) -> str:
+def _page(run: Path, found: dict[str, Any], shown: dict[str, Any], *, reranked: bool) -> str:
     """results.html: tables, charts and pictures in one file."""
     examples = {
         domain: page.data_uri(path.read_bytes())
@@ -202,5 +202,6 @@ def _page(run: Path, found: dict[str, Any], shown: dict[str, Any]) -> str:
             "%, over beta",
         ),
         examples=examples,
+        reranked=reranked,
         defogs=any(result["images"] == "defogged" for parts in found.values() for result in parts["matrix"]),
     )

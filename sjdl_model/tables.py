@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from .config import DataError
 
 COLUMNS = ("mAP", "CMC@1", "CMC@5", "CMC@10")
+_READ = (*COLUMNS, "mINP", "domain", "images", "feature", "queries", "gallery", "protocol", "data_sha256")
 FIRST = {3: "Method", 4: "Module", 5: "Method"}  # heading of the first column, by table
 
 
@@ -19,18 +20,22 @@ class Compared(NamedTuple):
     real: dict[str, Any] | None
 
 
+def read_result(path: Path) -> dict[str, Any]:
+    """What `Result.to_json` gave. Raises DataError for anything else."""
+    try:
+        result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        [result[name] for name in _READ]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise DataError(f"{path}: not a result of sjdl eval; remove it and run sjdl eval again.") from None
+    return result
+
+
 def read_run(name: str, run: Path, suffix: str = "foggy") -> Compared:
     """The stored results of a run, eval-<domain>-<suffix>.json. Raises DataError where it has none of them."""
     found: list[dict[str, Any] | None] = []
     for domain in ("synthetic", "real"):
         path = run / f"eval-{domain}-{suffix}.json"
-        try:
-            result = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-            if result is not None:
-                [result[name] for name in (*COLUMNS, "data_sha256", "protocol")]
-        except (OSError, ValueError, KeyError, TypeError):
-            raise DataError(f"{path}: not a result of sjdl eval; remove it and run sjdl eval again.") from None
-        found.append(result)
+        found.append(read_result(path) if path.exists() else None)
     if found == [None, None]:
         raise DataError(f"{run} holds no eval-*-{suffix}.json; run sjdl eval --run {run} first.")
     return Compared(name, *found)

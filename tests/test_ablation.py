@@ -3,6 +3,7 @@
 import json
 import runpy
 import shlex
+import shutil
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from fvrid_tools.depth import open_estimator
 from fvrid_tools.fog import PRESETS
 from fvrid_tools.split import write_split
 from sjdl_model import SJDL, losses, transforms
-from sjdl_model.ablation import Data, _open_defogger, ablate, validation_part
+from sjdl_model.ablation import RESULTS, Data, _open_defogger, _start, ablate, validation_part
 from sjdl_model.arms import STANDARD, TOGETHER, chosen
 from sjdl_model.cli import cli
 from sjdl_model.compare import compare, over_seeds
@@ -292,6 +293,57 @@ def test_what_cannot_be_done_is_said(built: Path, built_real: Path, counterparts
             read_recipe("default", [change])
 
 
+def test_counterparts_are_tested_as_the_real_images_are(
+    built: Path, built_real: Path, counterparts: Path, tmp_path: Path
+) -> None:
+    """However their own dataset was split."""
+    other = shutil.copytree(counterparts, tmp_path / "other")
+    write_split(other, seed=5, use_lists=False)
+    _, real, clear = Data(synthetic=built, real=built_real, counterparts=other).open()
+    assert clear is not None
+    own = {row.image_id: row.split for row in fvrid_tools.open_dataset(other).rows}
+    assert [(row.image_id, row.split) for row in clear.rows] == [(row.image_id, row.split) for row in real.rows]
+    assert any(own[row.image_id] != row.split for row in clear.rows)
+
+
+def test_scores_are_made_anew_where_others_are_tested(built: Path, built_real: Path, tmp_path: Path) -> None:
+    """The network was not trained on them, and is not trained again."""
+    real, out = shutil.copytree(built_real, tmp_path / "real"), tmp_path / "out"
+    changes = [*QUICK, "pretrained=false"]
+
+    def scores() -> tuple[float, str, int]:
+        found = ablate(Data(synthetic=built, real=real), chosen("triplet_clear", ()), 1, out, changes=changes)
+        weights = out / "runs/triplet_clear/0/weights.safetensors"
+        of = found["triplet_clear"]["0"]
+        return of["mAP_real"], of["images"], weights.stat().st_mtime_ns
+
+    before = scores()
+    assert scores() == before
+    write_split(real, seed=5, use_lists=False)
+    mAP, images, time = scores()
+    assert time == before[2]
+    assert images != before[1]
+    assert mAP != before[0]
+
+
+def test_a_known_headroom_without_real_scenes_is_made_in_full(
+    built: Path, built_real: Path, counterparts: Path, tmp_path: Path
+) -> None:
+    changes = [*QUICK, "pretrained=false"]
+    arms = chosen("headroom", ())
+    ablate(Data(synthetic=built, real=built_real), arms, 1, tmp_path / "bare", changes=changes)
+    data = Data(synthetic=built, real=built_real, counterparts=counterparts)
+    known = [tmp_path / "bare" / RESULTS]
+    found = ablate(data, arms, 1, tmp_path / "whole", changes=changes, known=known)
+    assert found["headroom"]["0"]["mAP_real"] is not None
+
+
+def test_what_begins_at_random_has_a_start_that_does(tmp_path: Path) -> None:
+    arm = read_recipe("default", ["pretrained=false"])
+    assert read_recipe("default").pretrained is True
+    assert _start(tmp_path, arm, "default", [])[1].pretrained is False
+
+
 def test_without_counterparts_there_is_no_oracle(built: Path, built_real: Path, tmp_path: Path) -> None:
     data = Data(synthetic=built, real=built_real, validation=True)
     changes = [*QUICK, "pretrained=false"]
@@ -359,7 +411,7 @@ def test_physical_fog_goes_by_metres(built: Path) -> None:
         (("fog.redraw=true", "fog.preset=physical", "fog.noise=10", "workers=2"), False, "depth fog noise"),
         ((), True, "counterpart"),
         (STANDARD["headroom"].changes, True, ""),
-        (("transreid=true", "backbone=vit_tiny_patch16_224", "last_stride=2", "image_size=64"), False, "camera"),
+        ((*STANDARD["transreid_foggy"].changes, "backbone=vit_tiny_patch16_224", "image_size=64"), False, "camera"),
     ],
 )
 def test_a_cache_on_the_device_gives_the_same_batches(

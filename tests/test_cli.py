@@ -33,6 +33,23 @@ def test_every_command_explains_itself_and_is_in_the_readme(program: click.Group
     assert f"{'fvrid' if program is fvrid else 'sjdl'} {name}" in (ROOT / "README.md").read_text()
 
 
+def test_what_help_says_is_what_the_modules_have() -> None:
+    """Which the commands import too late to ask."""
+    from sjdl_model import conditions, evaluate, inference
+    from sjdl_model.cli import CONDITIONS
+    from sjdl_model.rerank import Rerank
+
+    def said(command: str, name: str, what: str = "default") -> object:
+        return next(getattr(option, what) for option in sjdl.commands[command].params if option.name == name)
+
+    assert CONDITIONS == evaluate.CONDITIONS
+    assert [float(beta) for beta in str(said("report", "betas")).split(",")] == list(conditions.BETAS)
+    k1, k2, lam = str(said("eval", "rerank", "flag_value")).split(",")
+    assert Rerank(int(k1), int(k2), float(lam)) == Rerank()
+    assert said("embed", "batch") == evaluate.BATCH
+    assert said("defog", "max_side") == inference.MAX_SIDE
+
+
 @pytest.mark.parametrize("module", ["fvrid_tools.cli", "sjdl_model.cli"])
 def test_help_waits_for_no_heavy_import(module: str) -> None:
     code = f"import sys, {module}; print([m for m in ('torch', 'numpy', 'h5py', 'cv2', 'jinja2') if m in sys.modules])"

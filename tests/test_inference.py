@@ -472,6 +472,7 @@ def test_what_is_wrong_is_said_in_a_sentence(run: Path, folder: Path, tmp_path: 
         (["embed", "--weights", text, image, "-o", tmp_path / "e"], 1, "not weights of an SJDL network"),
         (["embed", "--weights", run, image, "-o", tmp_path], 1, "is a folder"),
         (["embed", "--weights", run, image, "-o", image], 1, "would be overwritten"),
+        (["embed", "--weights", run, image, "-o", run / "weights.safetensors"], 1, "would be overwritten"),
         (["embed", "--weights", run, image, "-o", text / "e"], 1, "cannot be made"),
         (["embed", "--weights", run, image, "-o", tmp_path / "e", "--device", "abacus"], 2, "cannot be used"),
         (["embed", "--weights", run, "-o", tmp_path / "e"], 2, "IMAGES"),

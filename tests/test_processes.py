@@ -81,7 +81,10 @@ def test_a_killed_run_goes_on_and_a_terminated_one_saves_first(built: Path, buil
 
 
 @pytest.mark.slow
-def test_an_interrupt_saves_every_run_of_an_ablation(built: Path, built_real: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_saves_every_run_of_an_ablation(
+    built: Path, built_real: Path, tmp_path: Path, number: signal.Signals
+) -> None:
     torch.save(timm.create_model("test_resnet").state_dict(), tmp_path / "begin.pth")
     settings = {"backbone": "test_resnet", "last_stride": 2, "epochs": 9999, "steps_per_epoch": 2}
     settings |= {**SETTINGS, "save_every": 0, **settings, "pretrained": tmp_path / "begin.pth"}
@@ -91,7 +94,10 @@ def test_an_interrupt_saves_every_run_of_an_ablation(built: Path, built_real: Pa
     runs = [tmp_path / "out/runs" / arm / "0" for arm in ("baseline", "sjdl")]
     for run in runs:
         wait_for_epoch(run, process)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)  # as a terminal does
+    else:
+        process.send_signal(number)  # as a scheduler may
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1
     assert err.splitlines()[-1] == "Error: stopped; the same command goes on."

@@ -117,6 +117,13 @@ def test_recipes_are_read_and_written(name: str, tmp_path: Path) -> None:
     assert read_recipe(str(tmp_path / "again.toml")) == recipe
 
 
+def test_a_file_may_have_any_name(tmp_path: Path) -> None:
+    """TOML takes no surrogates, as JSON writes what lies beyond U+FFFF."""
+    recipe = read_recipe("default", ['pretrained=\U0001f697 \\é".pth'])
+    (tmp_path / "again.toml").write_text(to_toml(recipe), encoding="utf-8")
+    assert read_recipe(str(tmp_path / "again.toml")).pretrained == '\U0001f697 \\é".pth'
+
+
 def test_the_paper_is_the_default_of_every_key() -> None:
     assert read_recipe("paper") == Recipe()
     weights = Weights()
