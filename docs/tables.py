@@ -41,7 +41,7 @@ def main(file: Path, over: str, arms: str | None, figure: Path | None) -> None:
     for cells in (head, ["---"] * len(head), *rows):
         click.echo(f"| {' | '.join(cells)} |")
     if figure is not None:
-        chart = page.intervals(intervals_of(lines), "mAP in real fog, percent; of the 95 % intervals the wider")
+        chart = page.intervals(intervals_of(lines), "mAP in real fog, percent, and what both 95 % intervals cover")
         figure.write_text(page.as_svg_file(chart), encoding="utf-8")
 
 
