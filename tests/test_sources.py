@@ -52,6 +52,63 @@ def test_second_version_lists_tell_no_camera(tree: Path) -> None:
     assert (record.vehicle_id, record.camera_id, record.source_split) == ("00001", None, "test")
 
 
+@pytest.mark.parametrize(
+    ("place", "line"),
+    [
+        ("gallery/gallery_final/x.jpg", "gallery/gallery_final/x.jpg"),  # from the root
+        ("gallery/gallery/gallery_final/x.jpg", "gallery/gallery_final/x.jpg"),  # from the gallery's folder
+        ("gallery/gallery/gallery_final/x.jpg", "gallery_final/x.jpg"),
+    ],
+)
+@pytest.mark.parametrize("folder", ["test_split_V2", "test_split"])
+def test_second_version_images_lie_in_folders_of_their_own(tree: Path, place: str, line: str, folder: str) -> None:
+    first = sources.read_source("veri-wild", tree)
+    (tree / folder).mkdir()
+    (tree / folder / "All_gallery.txt").write_text(f"{line} 17 2\n{line.replace('x.', 'gone.')} 18 3\n")
+    assert sources.read_source("veri-wild", tree).records == first.records  # lists without their images
+    (tree / place).parent.mkdir(parents=True)
+    (tree / place).touch()
+    listing = sources.read_source("veri-wild", tree)
+    (own,) = (record for record in listing.records if record not in first.records)
+    assert (own.source_path, own.vehicle_id, own.camera_id, own.source_split) == (place, "v2-17", None, "test")
+    assert [reject.reason for reject in listing.rejects] == ["listed, but not on disk"]
+    assert "All_gallery.txt" in listing.summary
+
+
+def test_parts_that_were_unpacked_one_by_one_are_read(tree: Path) -> None:
+    before = sources.read_source("veri-wild", tree)
+    (tree / "images.part02/images").mkdir(parents=True)
+    (tree / "images/00003").rename(tree / "images.part02/images/00003")
+    assert [r.image_id for r in sources.read_source("veri-wild", tree).records] == [r.image_id for r in before.records]
+    (tree / "images").rename(tree / "images.part01")
+    listing = sources.read_source("veri-wild", tree)
+    assert [r.image_id for r in listing.records] == [r.image_id for r in before.records]
+    assert not listing.rejects
+
+
+@pytest.mark.parametrize("kept", ["train_list.txt", "vehicle_info.txt"])
+def test_images_without_folders_are_found_by_their_names(tree: Path, kept: str) -> None:
+    """As the authors' scripts have them, in images_all."""
+    vehicles = {path.stem: path.parent.name for path in tree.glob("images/*/*.jpg")}
+    (tree / "images_all").mkdir()
+    for path in tree.glob("images/*/*.jpg"):
+        path.rename(tree / "images_all" / path.name)
+    for path in tree.glob("images/*"):
+        path.rmdir()
+    (tree / "images").rmdir()
+    listing = sources.read_source("veri-wild", tree)
+    assert {record.path.stem: record.vehicle_id for record in listing.records} == vehicles
+    assert all(record.path.is_file() for record in listing.records)
+    assert not listing.rejects
+    for path in (tree / "train_test_split").iterdir():
+        if path.name != kept:
+            path.unlink()
+    assert {vehicles[r.path.stem] == r.vehicle_id for r in sources.read_source("veri-wild", tree).records} == {True}
+    (tree / "train_test_split" / kept).unlink()
+    with pytest.raises(FvridError, match="no image can be used"):
+        sources.read_source("veri-wild", tree)
+
+
 def test_vehicle_info_with_and_without_header_says_the_same(tree: Path) -> None:
     with_header = sources.read_source("veri-wild", tree).records
     path = tree / "train_test_split/vehicle_info.txt"

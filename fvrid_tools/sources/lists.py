@@ -15,7 +15,7 @@ from ..images import SUFFIXES
 from ..records import FvridError, ImageRecord, Listing, Reject
 from .folder import count, image_paths
 
-FOLDERS = ("", "train_test_split", "train-test-split", "test_split_V2")  # of a dataset, that hold lists
+FOLDERS = ("", "train_test_split", "train-test-split", "test_split", "test_split_V2")  # of a dataset, that hold lists
 NAME = r"[^/\s.][^/\s]*?"  # of a folder, or of an image without its suffix
 SUFFIX = rf"(?i:{'|'.join(map(re.escape, sorted(SUFFIXES)))})?"
 

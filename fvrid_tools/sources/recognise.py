@@ -46,7 +46,7 @@ def _is_veri_wild(root: Path) -> bool:
     def holds(folder: Path) -> bool:
         return _holds(folder, r"\d{5}", r"\d{6}")
 
-    if holds(root / "images") or holds(root / "images/images"):
+    if any(holds(root / folder) for folder in ("images", "images/images", "images_all")):
         return True
     only_here = r"vehicle_info|train_list_start0|test_(5000|10000)(_.*)?|(A|B|All)_(query|gallery)"
     return _has_list(root, only_here) or (holds(root) and not _has_list(root, _VEHICLE_1M_LISTS))

@@ -1,45 +1,114 @@
 """VERI-Wild (Lou et al. 2019) in every state its users have it in.
 
-    ROOT/images/<vehicle>/<image>.jpg      also ROOT/images/images/..., or the vehicles' folders right in ROOT
+    ROOT/images/<vehicle>/<image>.jpg      also images/images/..., images_all/..., images.part07/images/... where the
+                                           archive's parts were unpacked one by one, or the vehicles' folders in ROOT
+    ROOT/images_all/<image>.jpg            without folders: the lists, or vehicle_info.txt, tell the vehicles
+    ROOT/gallery/..., ROOT/query/...       the test images of VERI-Wild 2.0
     lists (in ROOT or ROOT/train_test_split), told apart by content, as the same names hold different columns:
       vehicle/image                        first era, no suffix; the camera is in vehicle_info.txt
       vehicle/image.jpg identity camera    later eras; the identity is relabelled in training lists: never used
-      vehicle/image.jpg identity ...       VERI-Wild 2.0, which tells no camera
+    test_split_V2/A_query.txt, ...         of VERI-Wild 2.0 (or test_split/): path identity; no camera
     vehicle_info.txt                       vehicle/image;camera;time;model;type;colour, with or without a header
 
-The vehicle is the folder's name. Without lists, every image found is taken. Lists of queries and of galleries name test
-vehicles; which of their images is the query is drawn, as FVRID's protocol has one a vehicle.
+The vehicle is the folder's name, of 2.0's own images "v2-" and the identity. Without lists, every image found is taken.
+Lists of queries and of galleries name test vehicles; which of their images is the query is drawn, as FVRID's protocol
+has one a vehicle.
 """
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from ..records import Listing
 from . import recognise
-from .lists import NAME, SUFFIX, Entry, find_images, folder_of, join, key_of, lines, texts
+from .folder import image_paths
+from .lists import NAME, SUFFIX, Entry, Found, bad_line, find_images, folder_of, join, key_of, lines, texts
 
 SOURCE = "veri-wild"
-_LISTS = re.compile(r"(train_list.*|test_\d+.*|(A|B|All)_(query|gallery))\.txt")
+_LISTS = re.compile(r"(train_list.*|test_\d+.*)\.txt")
+_SECOND = re.compile(r"(A|B|All)_(query|gallery)\.txt")
 _INFO = re.compile(r"vehicle_info\.txt")
-_IMAGE = re.compile(rf"(?:images/)*+(?P<key>{NAME}/{NAME}){SUFFIX}")
+_FOLDERS = r"(?:images(?:_all|\.part\d+)?/)*+"
+_IMAGE = re.compile(rf"{_FOLDERS}(?P<key>{NAME}/{NAME}){SUFFIX}")
+_FLAT = re.compile(rf"{_FOLDERS}(?P<name>{NAME}){SUFFIX}")
+_OF_SECOND = ("query", "gallery")
+_STEM = re.compile(rf"(?P<stem>.*?){SUFFIX}")
 
 
 def read(root: Path) -> Listing:
     """List what the lists name, or, where there are none, what is on disk.
 
-    Listed images that are not on disk become rejects. Raises FvridError where `root` is another dataset, or a list
-    has a line of another form.
+    Listed images that are not on disk become rejects, but for the lists of VERI-Wild 2.0 where none of its images is
+    there. Raises FvridError where `root` is another dataset, or a list has a line of another form.
     """
     recognise.check(root, SOURCE)
-    below = folder_of(root, ("images",))
-    found = find_images(SOURCE, root, [below], _IMAGE, "<vehicle>/<image>")
-    cameras = _read_vehicle_info(root)
-    listed, eras = _read_lists(root)
+    below = folder_of(root, ("images", "images_all"))
+    parts = sorted(path.name for path in root.glob("images.part*") if path.is_dir()) if below else []
+    found = find_images(SOURCE, root, [below, *parts], _IMAGE, "<vehicle>/<image>")
+    cameras, lists = _read_vehicle_info(root), texts(root, _LISTS)
+    listed = _read_lists(lists)
+    found = _with_flat(found, listed or cameras)
+    second, found = _read_second(root, found)
+    names = [path.name for path in (*lists, *(texts(root, _SECOND) if second else ()), *texts(root, _INFO))]
+    if not listed and not second:
+        listed = dict.fromkeys(found.paths, (None, None))
     entries = {
         image_id: Entry(split, image_id.split("/")[1], cameras.get(image_id, camera))
-        for image_id, (split, camera) in (listed or dict.fromkeys(found.paths, (None, None))).items()
+        for image_id, (split, camera) in listed.items()
     }
-    return join(SOURCE, root, found, entries, note=eras or "no lists", below=below)
+    return join(SOURCE, root, found, second | entries, note=", ".join(names) or "no lists", below=below)
+
+
+def _with_flat(found: Found, known: Iterable[str]) -> Found:
+    """With images that lie in no vehicle's folder, where `known` ids tell whose they are: names are unique."""
+    flat = {match["name"]: reject for reject in found.passed if (match := _FLAT.fullmatch(reject.source_path))}
+    if not flat:
+        return found
+    ids = {name: image_id for image_id in known if (name := image_id.rpartition("/")[2]) in flat}
+    placed = {image_id: flat[name].source_path for name, image_id in ids.items() if image_id not in found.paths}
+    used = set(placed.values())
+    return Found(found.paths | placed, [reject for reject in found.passed if reject.source_path not in used])
+
+
+def _read_second(root: Path, found: Found) -> tuple[dict[str, Entry], Found]:
+    """What the lists of VERI-Wild 2.0 name, by image_id, and the images with its own among them.
+
+    Their paths begin in the root, or in the folder of queries or of the gallery.
+    """
+    lists = texts(root, _SECOND)
+    if not lists:
+        return {}, found
+    own = {path for folder in _OF_SECOND if (root / folder).is_dir() for path in image_paths(root, folder)}
+    on_disk = {_stem(path): path for path in own}
+    ids = {_stem(path): image_id for image_id, path in found.paths.items() if path not in own}
+    entries: dict[str, Entry] = {}
+    placed: dict[str, str] = {}
+    for path in lists:
+        phase = path.stem.rpartition("_")[2]
+        for number, line in lines(path):
+            cells = line.split()
+            stem = _stem(cells[0])
+            if len(cells) < 2 or ".." in stem.split("/") or not stem.isprintable():
+                raise bad_line(path, number, line, "path identity")
+            if known := ids.get(stem) or ids.get(f"images/{stem}"):  # an image of the first version
+                entries[known] = Entry("test", known.split("/")[1])
+                continue
+            places = (stem, f"{phase}/{stem}", f"{phase}/{phase}/{stem}")
+            place = next((place for place in places if place in on_disk), stem)
+            image_id = f"{SOURCE}/{place}"
+            entries[image_id] = Entry("test", f"v2-{cells[1]}")
+            if place in on_disk:
+                placed[image_id] = on_disk[place]
+    if not placed:
+        entries = {image_id: entry for image_id, entry in entries.items() if image_id in found.paths}
+    others = {image_id: path for image_id, path in found.paths.items() if path not in own}
+    return entries, Found(others | placed, [reject for reject in found.passed if reject.source_path not in own])
+
+
+def _stem(path: str) -> str:
+    match = _STEM.fullmatch(path.replace("\\", "/").removeprefix("./"))
+    assert match is not None  # it matches anything
+    return match["stem"]
 
 
 def _read_vehicle_info(root: Path) -> dict[str, str]:
@@ -54,16 +123,14 @@ def _read_vehicle_info(root: Path) -> dict[str, str]:
     return cameras
 
 
-def _read_lists(root: Path) -> tuple[dict[str, tuple[str | None, str | None]], str]:
-    """(split, camera) by image_id, and the eras the lists belong to."""
+def _read_lists(lists: Iterable[Path]) -> dict[str, tuple[str | None, str | None]]:
+    """(split, camera) by image_id."""
     listed: dict[str, tuple[str | None, str | None]] = {}
-    eras = set()
-    for path in texts(root, _LISTS):
+    for path in lists:
         split = "train" if path.name.startswith("train") else "test"
         for number, line in lines(path):
             image_id = f"{SOURCE}/{key_of(path, number, line, _IMAGE, 'vehicle/image')}"
             cells = line.split()
             with_camera = len(cells) == 3 and cells[2].isdigit()
-            eras.add("lists with cameras" if with_camera else "lists of names")
             listed[image_id] = split, str(int(cells[2])) if with_camera else listed.get(image_id, (None, None))[1]
-    return listed, " and ".join(sorted(eras))
+    return listed
