@@ -117,7 +117,7 @@ def build(
             progress(len(records))
             reused = len(records)
         else:
-            _prepare(out, _plan(recipe))
+            _prepare(out, f"{_plan(recipe)} {command}")
             reused, refused, shards = _make_shards(tasks, out, workers, progress, scheduler)
             _publish(out, plan, recipe, command, rejects + refused, shards)
         info = manifest.read_dataset(out)
@@ -198,9 +198,10 @@ def _is_finished(out: Path, plan: str, tasks: Iterable["ShardTask"]) -> bool:
 
 
 def _prepare(out: Path, plan: str) -> None:
-    """Make a new folder ready, or an unfinished one, whose images may have changed since, but not the `plan`."""
+    """Make a new folder ready, or an unfinished one, whose images may have changed since, but not the `plan`, which
+    names sources and options."""
     if (out / PLAN).exists():
-        if (out / PLAN).read_text() != plan:
+        if (out / PLAN).read_text(encoding="utf-8") != plan:
             raise FvridError(f"{out} holds an unfinished build of another kind; {_ADVICE}")
     elif not all(files.is_unfinished(path) for path in out.iterdir()):
         raise FvridError(f"{out} is not empty and holds no dataset; {_ADVICE}")

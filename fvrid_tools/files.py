@@ -34,7 +34,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     unfinished = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
     try:
         yield unfinished
-        with unfinished.open("rb") as file:
+        with unfinished.open("r+b") as file:  # Windows syncs what may be written only
             os.fsync(file.fileno())
         unfinished.replace(path)
     except BaseException as error:

@@ -21,6 +21,7 @@ from .sources import SOURCES
 
 _COLUMNS = ("SOURCE", "SAVE", "ORI_NAME")
 _SAVE = re.compile(r"FVRID_(?P<set>syn|real|clear)(/(?P<split>train|query|gallery)_(clear|foggy))?", re.IGNORECASE)
+_UNIQUE_NAMES = ("veri-wild", "veri", "vehicleid")  # sources where no two images have one name
 _DOMAINS: dict[str, Domain | None] = {"syn": "synthetic", "real": "real", "clear": None}  # RVSL's clear: of neither
 
 
@@ -81,7 +82,8 @@ def _source(cell: str) -> str:
 
 def match(labels: Iterable[Label], images: Iterable[ImageRecord | Row]) -> Matching:
     """Find the image that each label names: by its path, of any depth, the very same one before others; else, where no
-    folder is named that the source has, by its file name alone. Suffixes may differ."""
+    folder is named that the source has, by its file name alone, if names of that source are unique or no label of it
+    names such a folder. Suffixes may differ."""
     labels = list(labels)
     wanted = {(label.source, _parts(label.original)[-1]) for label in labels}
     named: dict[tuple[str, str], list[_Candidate]] = defaultdict(list)
@@ -91,13 +93,18 @@ def match(labels: Iterable[Label], images: Iterable[ImageRecord | Row]) -> Match
         folders.add((image.source, above[-1] if above else ""))
         if (image.source, name) in wanted:
             named[image.source, name].append(_Candidate(image.image_id, above, image.source_path))
+    by_folder = {
+        label.source
+        for label in labels
+        if (label.source, (_parts(label.original)[:-1] or [""])[-1]) in folders and label.source not in _UNIQUE_NAMES
+    }
     matching = Matching({}, [], [], [])
     for label in labels:
         *above, name = _parts(label.original)
         candidates = named[label.source, name]
         if here := [candidate for candidate in candidates if candidate.above == above]:
             candidates = [candidate for candidate in here if candidate.path == label.original] or here
-        elif above and (label.source, above[-1]) in folders:
+        elif above and (label.source in by_folder or (label.source, above[-1]) in folders):
             candidates = _nearest(candidates, above)
         if not candidates:
             matching.unmatched.append(label)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .files import atomic_path, sha256_bytes, sha256_file, write_atomic
-from .records import FvridError, Reject, Row
+from .records import SPLITS, FvridError, Reject, Row
 
 DATASET_FORMAT = 1
 DATASET = "dataset.json"
@@ -85,6 +85,8 @@ def read_manifest(folder: Path) -> list[Row]:
 
 def _parse(cells: dict[str, Any], path: Path, line: int) -> Row:
     try:
+        if cells["split"] not in ("", *SPLITS):  # it becomes part of a path where a dataset is exported
+            raise ValueError(f"split {cells['split'][:40]!r} is none of {', '.join(SPLITS)}")
         values = {name: cells[name] for name in COLUMNS}
         values.update({name: sys.intern(cells[name]) for name in _REPEATED})  # one string for all rows
         values.update({name: int(cells[name]) for name in _INTEGERS})

@@ -94,16 +94,42 @@ def write_split(
             info["split"] = {"seed": seed, "recipe": recipe}
         else:
             split = assign_splits(rows, seed, test_share, use_lists)
-            if use_lists and test_share != TEST_SHARE and all(row.source_split is not None for row in rows):
-                said = "--test-share changes nothing: the source's own lists decide; add --ignore-lists to draw"
-
+            if use_lists:
+                said = _of_lists(rows, test_share)
             info["split"] = {"seed": seed, "test_share": test_share, "use_lists": use_lists}
         if "query" not in split.values():
             mend = "raise --test-share or add images"
+            if labels is not None or recipe is not None:
+                raise FvridError(f"{folder}: {labels or recipe} names no query image of this dataset; name another.")
             if use_lists and any(row.source_split is not None for row in rows):
                 mend = f"the source's lists leave it none: add --ignore-lists, {mend}"
             raise FvridError(f"{folder}: no vehicle with two images is left for the test; {mend}.")
+        said = "\n".join(filter(None, (said, _shared_vehicles(rows, split))))
         placed = (row._replace(split=split.get(row.image_id)) for row in rows)
         info["manifest_sha256"] = manifest.write_manifest(folder, placed)
         manifest.write_dataset(folder, info)
     return said
+
+
+def _of_lists(rows: list[Row], test_share: float) -> str:
+    """What to tell where the sources' own lists may decide."""
+    listed, whole = [row for row in rows if row.source_split is not None], _as_listed(rows)
+    if len(listed) == len(rows):
+        ignored = test_share != TEST_SHARE
+        return "--test-share changes nothing: the source's own lists decide; add --ignore-lists to draw" * ignored
+    sources = {row.source for row in listed if row.image_id not in whole}
+    partly = sorted(sources & {row.source for row in rows if row.source_split is None})
+    return f"{', '.join(partly)}: its lists do not place every image; test vehicles are drawn" * bool(partly)
+
+
+def _shared_vehicles(rows: list[Row], split: dict[str, str]) -> str:
+    """A sentence about vehicles that a list puts into training and into the test; "" where there are none."""
+    trained = {row.identity for row in rows if split.get(row.image_id) == "train"}
+    tested = {row.identity for row in rows if split.get(row.image_id) in ("query", "gallery")}
+    if not (found := sorted(trained & tested)):
+        return ""
+    source, vehicle = found[0]
+    return (
+        f"{len(found)} vehicles are both trained on and tested, as the list has them (such as {vehicle} of {source});"
+        " their scores say little"
+    )

@@ -144,7 +144,7 @@ def test_a_build_finds_source_files_that_changed(
     with pytest.raises(FvridError, match=f"{changed.name}: not the file that .* was built from; name another"):
         build.build([listing], out, recipe)
     (out / "dataset.json").unlink()  # as of a build that was stopped
-    (out / build.PLAN).write_text(build._plan(recipe))
+    (out / build.PLAN).write_text(f"{build._plan(recipe)} {build._command(recipe, [listing.options])}")
     assert build.build([listing], out, recipe).reused == 38
     assert fvrid_tools.open_dataset(out)[25].encoded("clear") == other.read_bytes()
     changed.unlink()
@@ -179,6 +179,22 @@ def test_a_kill_in_the_first_or_last_moment_leaves_what_can_be_gone_on_with(
     (tmp_path / "first" / build.PLAN).write_text("left over")
     build.build([listing], tmp_path / "first", recipe)
     assert content(tmp_path / "first") == content(tmp_path / "whole")
+
+
+def test_an_unfinished_build_of_other_sources_is_not_overwritten(
+    tmp_path: Path, laid_out: Path, recipe: build.Recipe, small_shards: None
+) -> None:
+    listing, out = sources.read_source("veri-wild", laid_out / "clear"), tmp_path / "out"
+    build.build([listing], out, recipe)
+    (out / "dataset.json").unlink()
+    (out / build.PLAN).write_text(f"{build._plan(recipe)} {build._command(recipe, [listing.options])}")
+    before = content(out)
+    with pytest.raises(FvridError, match="unfinished build of another kind"):
+        build.build([sources.read_source("folder", laid_out / "clear")], out, recipe)
+    with pytest.raises(FvridError, match="unfinished build of another kind"):
+        build.build([replace(listing, options=f"{listing.options} --labels l.csv")], out, recipe)
+    assert content(out) == before
+    assert build.build([listing], out, recipe).reused == 48
 
 
 def test_another_build_in_the_same_folder_is_refused(built: Path, listing: Listing, recipe: build.Recipe) -> None:

@@ -1,3 +1,4 @@
+import pickle
 import shlex
 from pathlib import Path
 
@@ -6,6 +7,7 @@ import pytest
 from PIL import Image
 
 from fvrid_tools.depth import open_estimator
+from fvrid_tools.depth.files import DepthFiles
 from fvrid_tools.images import Uint8Image
 from fvrid_tools.pictures import AUTHORS_NAME
 from fvrid_tools.records import FvridError, ImageRecord, ImageRefused, OptionError
@@ -86,6 +88,19 @@ def test_linked_folders_are_followed_as_those_of_images_are(tmp_path: Path) -> N
     (tmp_path / "depths").mkdir()
     (tmp_path / "depths/00001").symlink_to(tmp_path / "elsewhere")
     assert open_estimator(f"files:{tmp_path / 'depths'}").predict(IMAGE, record()) == pytest.approx(0.2)
+
+
+def test_it_is_sent_without_its_paths_and_knows_other_pictures(tmp_path: Path) -> None:
+    for name in "ab":
+        write_depth(tmp_path / f"{name}.png", 9)
+    estimator = DepthFiles.index(tmp_path)
+    sent = pickle.dumps(estimator)
+    assert b"a.png" not in sent
+    assert pickle.loads(sent) == estimator
+    before = estimator.versions
+    assert DepthFiles.index(tmp_path).versions == before
+    (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes() + b"x")
+    assert DepthFiles.index(tmp_path).versions != before
 
 
 def test_its_name_is_what_a_shell_takes(tmp_path: Path) -> None:

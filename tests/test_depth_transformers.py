@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 transformers = pytest.importorskip("transformers")
+torch = pytest.importorskip("torch")
 
 from fvrid_tools.depth import open_estimator  # noqa: E402
-from fvrid_tools.depth.transformers import log_distance  # noqa: E402
+from fvrid_tools.depth.transformers import TransformersDepth, log_distance  # noqa: E402
 from fvrid_tools.records import FvridError  # noqa: E402
 
 
@@ -23,16 +24,45 @@ def model(request, tmp_path):
     transformers.DepthAnythingForDepthEstimation(config).save_pretrained(tmp_path)
     processor = transformers.DPTImageProcessor(size={"height": 28, "width": 28}, do_resize=True)
     processor.save_pretrained(tmp_path)
-    return tmp_path
+    return request.param, tmp_path
 
 
 def test_a_folder_works_offline(model):
-    estimator = open_estimator(f"hf:{model}")
+    kind, folder = model
+    estimator = open_estimator(f"hf:{folder}")
     image = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
     found = estimator.predict(image, None)
-    assert found.shape == (40, 50)
     assert found.dtype == np.float32
-    assert 0 <= found.min() <= found.max() <= 1
+    net = transformers.AutoModelForDepthEstimation.from_pretrained(folder).eval()
+    processor = transformers.AutoImageProcessor.from_pretrained(folder)
+    with torch.inference_mode():
+        raw = net(**processor(images=image, return_tensors="pt")).predicted_depth
+        full = torch.nn.functional.interpolate(raw[None], (40, 50), mode="bicubic", align_corners=False)[0, 0]
+    assert np.allclose(found, log_distance(full.numpy(), kind), atol=1e-5)
+    assert estimator.versions["device"] == "cpu"
+    assert len(estimator.versions["weights"]) == 64
+
+
+def test_what_a_models_own_processor_makes_of_its_output_is_taken(monkeypatch):
+    """Depth Pro's output is inverse, ZoeDepth's has a border; only their processors know."""
+
+    class Processor:
+        def __call__(self, images, return_tensors):
+            return transformers.BatchFeature({"pixel_values": torch.zeros(1)})
+
+        def post_process_depth_estimation(self, outputs, source_sizes=None, target_sizes=None):
+            assert source_sizes == target_sizes == [(40, 50)]
+            return [{"predicted_depth": 1 / outputs.expand(40, 50)}]
+
+    class Net:
+        device = torch.device("cpu")
+
+        def __call__(self, pixel_values):
+            return torch.tensor(1 / 9)
+
+    monkeypatch.setattr("fvrid_tools.depth.transformers._load", lambda model: (Processor(), Net(), "metric"))
+    found = TransformersDepth("any").predict(np.zeros((40, 50, 3), np.uint8), None)
+    assert np.allclose(found, 0.5)  # 9 m of 81
 
 
 def test_metres_and_inverse_distances_become_log_distance():

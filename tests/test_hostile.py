@@ -112,6 +112,21 @@ def test_a_mutated_dataset_is_found_out(name: str, mutation: Mutation, built: Pa
         path.write_bytes((built / path.name).read_bytes())
 
 
+@pytest.mark.parametrize("split", ["../../elsewhere", "/tmp/elsewhere", "test"])
+def test_a_manifest_leads_no_export_out_of_its_folder(built: Path, tmp_path: Path, split: str) -> None:
+    copy = shutil.copytree(built, tmp_path / "copy")
+    text = (copy / manifest.MANIFEST).read_text()
+    assert ",train," in text
+    (copy / manifest.MANIFEST).write_text(text.replace(",train,", f",{split},", 1))
+    for form in ("folder", "webdataset"):
+        arguments = ["export", str(copy), "--format", form, "--out", str(tmp_path / "a/b/out")]
+        result = CliRunner().invoke(cli, arguments)
+        assert result.exit_code == 1
+        assert "split" in result.output
+        assert "none of train, query, gallery" in " ".join(result.output.split())
+    assert {path.name for path in tmp_path.rglob("*")} <= {"copy", *(path.name for path in copy.iterdir())}
+
+
 @hostile
 @given(mutation=mutations, which=st.sampled_from(("train_list.txt", "test_3000.txt", "vehicle_info.txt")))
 def test_mutated_lists_of_a_source_build_or_are_refused_and_lead_nowhere_else(

@@ -81,6 +81,14 @@ def test_another_vehicles_image_of_that_name_is_never_taken() -> None:
     assert (matching.found, matching.unmatched) == ({}, [label("b/1.jpg")])
 
 
+def test_names_that_repeat_are_not_taken_from_other_folders() -> None:
+    """Vehicle v3 is not there, and another has an image of its name."""
+    images = [image("v4/1.jpg", "folder"), image("v5/7.jpg", "folder")]
+    rows = [label("v4/1.jpg", "folder"), label("v3/7.jpg", "folder")]
+    assert list(labels.match(rows, images).found) == [images[0].image_id]
+    assert list(labels.match([label("elsewhere/7.jpg", "folder")], images).found) == [images[1].image_id]
+
+
 def test_a_bare_name_that_two_images_have_is_ambiguous() -> None:
     images = [image("image/a/1.jpg"), image("image/b/1.jpg"), image("image/b/2.jpg")]
     matching = labels.match(

@@ -81,14 +81,30 @@ def test_a_share_that_the_lists_leave_no_say_is_said(copy: Path) -> None:
     assert write_split(copy, seed=0) == ""
     said = write_split(copy, seed=0, test_share=0.9)
     rows = manifest.read_manifest(copy)
-    assert ("--test-share changes nothing" in said) == all(row.source_split is not None for row in rows)
+    assert all(row.source_split is not None for row in rows)
+    assert said == "--test-share changes nothing: the source's own lists decide; add --ignore-lists to draw"
     assert write_split(copy, seed=0, test_share=0.9, use_lists=False) == ""
+    set_lists(copy, {rows[0].image_id: None})
+    assert write_split(copy, seed=0, test_share=0.9) == (
+        "veri-wild: its lists do not place every image; test vehicles are drawn"
+    )
+
+
+def set_lists(folder: Path, changed: dict[str, str | None]) -> None:
+    """Write another source_split for some images."""
+    rows = [r._replace(source_split=changed.get(r.image_id, r.source_split)) for r in manifest.read_manifest(folder)]
+    info = manifest.read_dataset(folder)
+    manifest.write_dataset(folder, info | {"manifest_sha256": manifest.write_manifest(folder, rows)})
+
+
+def test_a_vehicle_that_a_list_trains_and_tests_is_named(copy: Path) -> None:
+    rows = manifest.read_manifest(copy)
+    set_lists(copy, {row.image_id: ("train", "query", "gallery")[i % 3] for i, row in enumerate(rows)})
+    assert write_split(copy, seed=0).startswith("12 vehicles are both trained on and tested")
 
 
 def test_lists_that_leave_no_test_vehicle_are_named(copy: Path) -> None:
-    rows = [row._replace(source_split="train") for row in manifest.read_manifest(copy)]
-    info = manifest.read_dataset(copy)
-    manifest.write_dataset(copy, info | {"manifest_sha256": manifest.write_manifest(copy, rows)})
+    set_lists(copy, {row.image_id: "train" for row in manifest.read_manifest(copy)})
     with pytest.raises(FvridError, match="the source's lists leave it none: add --ignore-lists"):
         write_split(copy, seed=0)
 

@@ -3,11 +3,13 @@
 import re
 import shlex
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from ..files import paths_below
+from ..files import paths_below, sha256_bytes
 from ..images import FloatArray, Uint8Image, decode_depth
 from ..pictures import AUTHORS_NAME, AUTHORS_STEM, fit_depth
 from ..records import FvridError, ImageRecord, ImageRefused
@@ -37,6 +39,10 @@ class DepthFiles:
     polarity: Polarity | None = None  # None: not said, far is white
     versions: dict[str, str] = field(default_factory=dict, compare=False)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Without the paths, which may be millions: each process lists the folder once."""
+        return _again, (self.folder, self.polarity, self.versions)
+
     @property
     def name(self) -> str:
         return shlex.quote(f"files:{self.folder}") + (f" --polarity {self.polarity}" if self.polarity else "")
@@ -46,12 +52,7 @@ class DepthFiles:
         """Raises FvridError where the folder is missing, holds no depth picture, or white seems to be near in them."""
         if not folder.is_dir():
             raise FvridError(f"--depth files:{folder}: no such folder.")
-        paths: dict[str, list[str]] = {}
-        for path in map(Path, paths_below(folder, [".png"])):
-            if path.name == AUTHORS_NAME:
-                paths.setdefault(path.parent.name, []).append(path.as_posix())
-            elif not path.name.startswith("predict_depth"):
-                paths.setdefault(path.stem, []).append(path.as_posix())
+        paths = _paths_of(folder)
         if not paths:
             raise FvridError(f"--depth files:{folder}: no <image>/{AUTHORS_NAME} and no <image>.png is in the folder.")
         own = [each for several in paths.values() for each in several if not _is_authors(each)]
@@ -60,7 +61,8 @@ class DepthFiles:
                 f"--depth files:{folder}: white seems to be near in these pictures; say --polarity near-white, or"
                 " --polarity far-white where it is not."
             )
-        return cls(folder, paths, polarity)
+        sizes = sorted((path, (folder / path).stat().st_size) for several in paths.values() for path in several)
+        return cls(folder, paths, polarity, {"pictures": sha256_bytes(repr(sizes).encode())})
 
     def find(self, record: ImageRecord) -> Path:
         """The depth picture of an image. Raises ImageRefused where there is none or more than one fits."""
@@ -92,6 +94,24 @@ class DepthFiles:
             sizes = (" x ".join(str(side) for side in reversed(shape[:2])) for shape in (depth.shape, image.shape))
             raise ImageRefused("the depth picture {} has {} pixels, the image {}".format(path, *sizes))
         return 1 - d if self.polarity == "near-white" else d
+
+
+def _paths_of(folder: Path) -> dict[str, list[str]]:
+    """Depth pictures below a folder, by the stem of their image."""
+    paths: dict[str, list[str]] = {}
+    for path in map(Path, paths_below(folder, [".png"])):
+        if path.name == AUTHORS_NAME:
+            paths.setdefault(path.parent.name, []).append(path.as_posix())
+        elif not path.name.startswith("predict_depth"):
+            paths.setdefault(path.stem, []).append(path.as_posix())
+    return paths
+
+
+def _again(folder: Path, polarity: Polarity | None, versions: dict[str, str]) -> DepthFiles:
+    return DepthFiles(folder, _listed_once(folder), polarity, versions)
+
+
+_listed_once = lru_cache(maxsize=4)(_paths_of)
 
 
 def _folder_of(path: str) -> str:

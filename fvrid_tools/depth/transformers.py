@@ -4,13 +4,16 @@ Metric models give distance directly. Relative ones (MiDaS, DPT, Depth Anything)
 and shift: taken between their first and last percentile, and between the distances that a vehicle's crop shows.
 """
 
+import inspect
 import logging
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from .. import files
 from ..images import FloatArray, Uint8Image
 from ..records import FARTHEST_M, FvridError, ImageRecord
 
@@ -33,7 +36,9 @@ class TransformersDepth:
         import torch
         import transformers
 
-        return {"torch": str(torch.__version__), "transformers": transformers.__version__}
+        net = _load(self.model)[1]
+        packages = {"torch": str(torch.__version__), "transformers": transformers.__version__}
+        return packages | {"weights": _weights(self.model, net), "device": net.device.type}
 
     def load(self) -> None:
         """Load the model now. Raises FvridError where it cannot be had."""
@@ -41,14 +46,17 @@ class TransformersDepth:
 
     def predict(self, image: Uint8Image, record: ImageRecord) -> FloatArray:
         """(H, W, 3) -> (H, W) float32. Raises FvridError as `load` does."""
-        import torch
+        from .inference import inference
 
         processor, net, kind = _load(self.model)
-        inputs = processor(images=image, return_tensors="pt").to(net.device)
-        with torch.inference_mode():
-            predicted = net(**inputs).predicted_depth[None].float()
-        full = torch.nn.functional.interpolate(predicted, image.shape[:2], mode="bicubic", align_corners=False)
-        return log_distance(full[0, 0].cpu().numpy(), kind)
+        sizes = {"target_sizes": [image.shape[:2]]}
+        finish = processor.post_process_depth_estimation  # takes padding off, makes metres of Depth Pro's inverse
+        if "source_sizes" in inspect.signature(finish).parameters:
+            sizes["source_sizes"] = [image.shape[:2]]
+        with inference():
+            output = net(**processor(images=image, return_tensors="pt").to(net.device))
+            (found,) = finish(output, **sizes)
+            return log_distance(found["predicted_depth"].float().cpu().numpy(), kind)
 
 
 def log_distance(predicted: FloatArray, kind: Literal["metric", "relative"]) -> FloatArray:
@@ -64,18 +72,31 @@ def log_distance(predicted: FloatArray, kind: Literal["metric", "relative"]) -> 
 def _load(model: str) -> tuple[Any, Any, Literal["metric", "relative"]]:
     try:
         import torch
+        from safetensors import SafetensorError
         from transformers import AutoImageProcessor, AutoModelForDepthEstimation
+
+        from .inference import inference
     except ImportError:
         raise FvridError("--depth hf: needs transformers and torch: pip install 'fvrid[hf]'.") from None
     logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)  # its tries; the error tells the end of them
     try:
         processor = AutoImageProcessor.from_pretrained(model)
         net = AutoModelForDepthEstimation.from_pretrained(model).eval()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise FvridError(
             f"--depth hf:{model}: not to be had ({str(error).splitlines()[0][:300]}); name a model of the hub that is"
             " reachable, or a folder that holds one."
         ) from None
     said = getattr(net.config, "depth_estimation_type", None)
     metric = said == "metric" or (said is None and net.config.model_type in _METRIC)
-    return processor, net.to("cuda" if torch.cuda.is_available() else "cpu"), "metric" if metric else "relative"
+    with inference():
+        net = net.to("cuda" if torch.cuda.is_available() else "cpu")
+    return processor, net, "metric" if metric else "relative"
+
+
+@cache
+def _weights(model: str, net: Any) -> str:
+    """What tells these weights from others: the hub's commit, or a hash of the files in a folder."""
+    if commit := getattr(net.config, "_commit_hash", None):
+        return str(commit)
+    return files.sha256_bytes("".join(map(files.sha256_file, sorted(Path(model).glob("*.*")))).encode())

@@ -2,8 +2,6 @@
 
 import math
 import shlex
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -20,6 +18,7 @@ from ... import images as pictures
 from ...images import FloatArray, Uint8Image
 from ...records import FARTHEST_M, FvridError, ImageRecord
 from .. import Refinement
+from ..inference import inference
 from . import field, matconvnet, refine
 from .network import DCNFNetwork
 from .similarities import similarities
@@ -59,7 +58,7 @@ class DCNF:
         net, device = _load(self.weights)
         small = pictures.shrink(image, _LARGEST)
         nodes = Superpixels.of(small, region_of(small))
-        with torch.inference_mode(), _one_thread():
+        with inference():
             scene = torch.from_numpy(pictures.stretch(image, SIDE)).to(device).permute(2, 0, 1)[None].float() / 255
             z = unary(net, both_ways(net, scene)[0], nodes)
             y = most_probable(small, nodes, z, net.betas)
@@ -90,7 +89,7 @@ class OriginalDCNF:
         model = _load_original(self.file)
         small = pictures.shrink(image, _ORIGINAL_LARGEST)
         nodes = Superpixels.of(small, _ORIGINAL_REGION)
-        with torch.inference_mode(), _one_thread():
+        with inference():
             x = torch.from_numpy(small.astype(np.float32)).permute(2, 0, 1)[None] - model.mean
             features = matconvnet.run(model.trunk, x)[0]
             pooling = torch.from_numpy(nodes.pooling(*features.shape[1:])).float()
@@ -145,17 +144,6 @@ def to_pixels(
     return pictures.resize_map(found.clip(0, 1).astype(np.float32), *image.shape[:2])
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Of torch: parallelism is over images, and sums keep their order whatever the number of processes."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 @cache
 def _versions(path: Path) -> dict[str, str]:
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -179,7 +167,9 @@ def read_network(path: Path) -> DCNFNetwork:
 @cache
 def _load(path: Path) -> tuple[DCNFNetwork, torch.device]:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return read_network(path).to(device), device
+    net = read_network(path)
+    with inference():
+        return net.to(device), device
 
 
 @cache
