@@ -52,6 +52,7 @@ class Recipe:
     depth: DepthEstimator | None = None
     fog: FogRange | GivenFog | None = None
     max_density: float | None = None  # of fog that a clear image may show already, see density.py
+    min_density: float | None = None  # of fog that a real image shows
 
     @property
     def domain(self) -> str:
@@ -63,6 +64,8 @@ class Recipe:
 
     def describe(self) -> dict[str, Any]:
         described: dict[str, Any] = {"domain": self.domain, "seed": self.seed}
+        if self.min_density is not None:
+            described["min_density"] = self.min_density
         if self.pairs:
             return described | {"pairs": True}
         if self.fog is None or self.depth is None:
@@ -255,7 +258,9 @@ def _command(recipe: Recipe, sources: list[str]) -> str:
     """The command that builds the same again; folders and the number of workers, which change nothing, left out."""
     options = " ".join(sources)
     if recipe.fog is None or recipe.depth is None:
-        return f"fvrid build-real {options}{' --pairs' if recipe.pairs else ''} --seed {recipe.seed}"
+        options += " --pairs" if recipe.pairs else ""
+        options += "" if recipe.min_density is None else f" --min-density {recipe.min_density}"
+        return f"fvrid build-real {options} --seed {recipe.seed}"
     depth = f"fvrid build-syn {options} --depth {recipe.depth.name}"
     if isinstance(recipe.fog, GivenFog):
         return f"{depth} --fog source --seed {recipe.seed}"
@@ -414,17 +419,20 @@ class _RowMaker:
         if image.size > _scratch.pixels.size:
             _scratch.pixels = np.empty(2 * image.size, np.uint8)
         if self._recipe.fog is None:
+            self._check_density(image)
             clear = pictures.read_clear(record, *image.shape[:2]) if self._recipe.pairs else content
             return _Read(record, content, image, clear, foggy=content)
         if isinstance(self._recipe.fog, GivenFog):
             return _Read(record, content, image, content, foggy=pictures.read_foggy(record, *image.shape[:2]))
-        self._check_clear(image)
+        self._check_density(image)
         return _Read(record, content, image, content, foggy=None)
 
-    def _check_clear(self, image: Uint8Image) -> None:
-        most = self._recipe.max_density
+    def _check_density(self, image: Uint8Image) -> None:
+        most, least = self._recipe.max_density, self._recipe.min_density
         if most is not None and (found := fog_density(image)) > most:
             raise ImageRefused(f"foggy already: its fog density is {found:.2f}, above {most:g}")
+        if least is not None and (found := fog_density(image)) < least:
+            raise ImageRefused(f"not foggy: its fog density is {found:.2f}, below {least:g}")
 
     def _add_fog(self, read: _Read, levels: NDArray[np.uint16]) -> tuple[bytes, FogDraw]:
         """The encoded foggy image and its fog."""

@@ -17,7 +17,7 @@ from .sources import SOURCES
 if TYPE_CHECKING:
     from .build import Recipe
     from .fog import FogRange, GivenFog
-    from .records import Domain, Listing, Part
+    from .records import Domain, Listing, Part, Place
     from .stats import Table
 
 SYNTHETIC, REAL = Path("data/fvrid-syn"), Path("data/fvrid-real")
@@ -34,7 +34,8 @@ class _Sentences(click.Group):
         except FvridError as error:
             raise click.ClickException(str(error)) from None
         except KeyboardInterrupt:
-            raise click.ClickException("stopped; a build goes on where it was with the same command.") from None
+            goes_on = ctx.invoked_subcommand in ("build-syn", "build-real", "render")
+            raise click.ClickException("stopped" + "; the same command goes on where it was" * goes_on + ".") from None
         except BrokenPipeError:
             raise
         except OSError as error:
@@ -167,15 +168,30 @@ def build_syn(
     """Add fog to clear images: FVRID_Syn as HDF5 shards with a manifest."""
     from .build import Recipe
     from .depth import open_estimator
-    from .fog import GivenFog
+    from .fog import PRESETS, GivenFog
 
     estimator = open_estimator(_depth_spec(depth, names), refine, polarity)
     chosen = _fog(fog, beta, airlight, names)
     if isinstance(chosen, GivenFog) and (codec or max_density is not None):
         raise OptionError("--fog source: its images are stored as they are; leave --codec and --max-density out.")
-    how = Recipe(seed=seed, codec=codec or "jpeg", depth=estimator, fog=chosen, max_density=max_density)
     listings = _read_sources(names, roots, pattern, "clear", labels, recipe, seed)
+    records = [record for listing in listings for record in listing.records]
+    if isinstance(chosen, GivenFog):
+        bare = _lacks([record.foggy for record in records], "a foggy image", "--fog paper makes one")
+        chosen = PRESETS["paper"] if bare and fog is None else chosen
+    if estimator.name == "source":
+        bare = _lacks([record.depth for record in records], "depth", "--depth dcnf makes it")
+        estimator = open_estimator("dcnf", refine, polarity) if bare and depth is None else estimator
+    how = Recipe(seed=seed, codec=codec or "jpeg", depth=estimator, fog=chosen, max_density=max_density)
     _build(listings, out, how, workers, scheduler, drawn=recipe is not None)
+
+
+def _lacks(places: "list[Place | None]", what: str, mend: str) -> bool:
+    """Say how many images come without; whether all do."""
+    lacking = sum(place is None for place in places)
+    if lacking:
+        click.echo(f"{lacking} of {len(places)} images come without {what}; {mend}.", err=True)
+    return lacking == len(places)
 
 
 def _fog(
@@ -216,6 +232,11 @@ def _depth_spec(named: str | None, names: tuple[str, ...]) -> str:
     help="Only foggy images that have a clear counterpart, stored with it and their depth: for measuring defogging"
     " (PSNR, SSIM), never for training.",
 )
+@click.option(
+    "--min-density",
+    type=click.FloatRange(0, 1),
+    help="Leave out images of a fog density (see fvrid pick) below this, such as 0.25.",
+)
 @SEED
 def build_real(
     names: tuple[str, ...],
@@ -225,25 +246,26 @@ def build_real(
     recipe: str | None,
     out: Path,
     pairs: bool,
+    min_density: float | None,
     seed: int,
     workers: int,
     scheduler: str | None,
 ) -> None:
     """Store images of real fog as they are: FVRID_Real.
 
-    Every image of the source is taken, of mini and fvrid the foggy ones; or what --labels names, such as those that
-    fvrid pick found.
+    Every image of the source is taken, of mini and fvrid the foggy ones; or what is dense enough for --min-density; or
+    what --labels names, such as those that fvrid pick found.
     """
     from .build import Recipe
     from .depth import open_estimator
     from .sources import is_clear
 
-    how = Recipe(seed=seed, depth=open_estimator("source") if pairs else None)
+    how = Recipe(seed=seed, depth=open_estimator("source") if pairs else None, min_density=min_density)
     listings = _read_sources(names, roots, pattern, "pairs" if pairs else "real", labels, recipe, seed)
-    for name in () if labels else filter(is_clear, names):
+    for name in () if labels or recipe or min_density else filter(is_clear, names):
         click.echo(
-            f"{name}: all its images are taken, and most were not taken in fog; fvrid pick finds those that were, for"
-            " --labels.",
+            f"{name}: all its images are taken, and most were not taken in fog; add --min-density, or --labels with"
+            " what fvrid pick finds.",
             err=True,
         )
     _build(listings, out, how, workers, scheduler, drawn=recipe is not None)
@@ -269,8 +291,11 @@ def _read_sources(
         raise OptionError(f"{len(roots)} --root for {len(names)} --src: give one for each, in the same order.")
     if labels and recipe:
         raise OptionError("--labels and --recipe: the one names images, the other draws them; give one.")
+    if pattern and "folder" not in names:
+        raise OptionError(f"--pattern: {names[0]} reads names of its own; it is for --src folder.")
     listings = [
-        read_source(name, root, pattern, part) for name, root in zip(names, roots or [None] * len(names), strict=True)
+        read_source(name, root, pattern if name == "folder" else None, part)
+        for name, root in zip(names, roots or [None] * len(names), strict=True)
     ]
     for listing in listings:
         click.echo(listing.summary, err=True)

@@ -65,7 +65,7 @@ class Domains:
         self.sets = {domain: training for domain, (training, _) in parts.items()}
         self.validation = {domain: held for domain, (_, held) in parts.items()}
         self._samplers = [
-            PKSampler(training.labels, recipe.p, recipe.k, recipe.seed + offset)
+            PKSampler(training.labels, recipe.p, recipe.k, recipe.seed + offset, training.data.folder)
             for offset, training in enumerate(self.sets.values())
         ]
         self.steps_per_epoch = recipe.steps_per_epoch or max(1, len(self.sets["synthetic"]) // images)

@@ -201,7 +201,10 @@ class TestSet:
     ) -> Result:
         """images, gallery_images: the conditions of queries and gallery."""
         gallery_images = gallery_images or images
+        queries, vehicles = len(scores.first_match), len(np.unique(self.labels[self.query]))
         one = "a random image of each test vehicle is the query"
+        if queries > vehicles:  # as a source's own lists may have it
+            one = f"{queries} images of {vehicles} test vehicles are the queries"
         chosen = "every test image is a query against all others" if self._every else f"{one}, the rest gallery"
         seen = f"{images} images" if images == gallery_images else f"{images} queries, {gallery_images} gallery"
         said = [seen, chosen, scores.protocol] if self.protocol != "vehicleid" else [seen, scores.protocol]
@@ -213,7 +216,7 @@ class TestSet:
             images=images,
             gallery_images=gallery_images,
             feature="before BN" if before_bn else "after BN",
-            queries=len(scores.first_match),
+            queries=queries,
             unmatched=scores.unmatched,
             gallery=len(self.labels[self.gallery]),
             protocol="; ".join(said),

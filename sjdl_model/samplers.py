@@ -24,14 +24,15 @@ class PKSampler:
     one of those, the vehicle after them comes twice in that round, and the one passed over not at all.
     """
 
-    def __init__(self, labels: Sequence[int], p: int, k: int, seed: int) -> None:
-        """labels: the label of each image.  Raises DataError where there are fewer than `p` vehicles."""
+    def __init__(self, labels: Sequence[int], p: int, k: int, seed: int, of: object = "these images") -> None:
+        """labels: the label of each image.  of: what they are of.  Raises DataError where there are fewer than `p`
+        vehicles."""
         order = np.argsort(labels, kind="stable")
         _, starts = np.unique(np.asarray(labels)[order], return_index=True)
         self._images = np.split(order, starts[1:])  # of each vehicle
         if len(self._images) < p:
             raise DataError(
-                f"{len(self._images)} vehicles to train on are fewer than p = {p}; lower p, or add vehicles."
+                f"{of}: {len(self._images)} vehicles to train on are fewer than p = {p}; lower p, or add vehicles."
             )
         self._p, self._k, self._seed = p, k, seed
 

@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 import fvrid_tools
 from fvrid_tools import manifest
 from fvrid_tools.cli import cli as fvrid
+from fvrid_tools.density import fog_density
 from fvrid_tools.files import atomic_path, sentence_of
 from fvrid_tools.fog import PRESETS
 from sjdl_model.cli import cli as sjdl
@@ -133,6 +134,22 @@ def test_fog_that_a_source_brings_is_stored_as_it_is(tmp_path: Path) -> None:
         result = run("build-syn", "--src", "fvrid", "--root", tmp_path, "--out", tmp_path / "out", *option)
         assert result.exit_code == 2
         assert "leave --codec and --max-density out" in " ".join(result.output.split())
+
+
+def test_real_images_are_those_in_fog(laid_out: Path, tmp_path: Path) -> None:
+    pattern = ("--pattern", r"(?P<vehicle_id>\d+)/")
+    source = ("build-real", "--src", "folder", "--root", laid_out, *pattern, "--out")
+    assert run(*source, tmp_path / "all").exit_code == 0
+    result = run(*source, tmp_path / "foggy", "--min-density", "0.25")
+    assert result.exit_code == 0, result.output
+    every, foggy = (fvrid_tools.open_dataset(tmp_path / name) for name in ("all", "foggy"))
+    dense = {row.image_id for row, sample in zip(every.rows, every, strict=True) if fog_density(sample.foggy) >= 0.25}
+    assert {row.image_id for row in foggy.rows} == dense
+    assert 0 < len(foggy) < len(every)
+    assert foggy.info["command"].endswith("--min-density 0.25 --seed 0")
+    refused = run("build-real", "--src", "veri-wild", *pattern, "--out", tmp_path / "x")
+    assert refused.exit_code == 2
+    assert "for --src folder" in " ".join(refused.output.split())
 
 
 def test_verify_names_what_is_wrong_and_exits_1(copy: Path) -> None:

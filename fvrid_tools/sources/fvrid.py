@@ -7,8 +7,9 @@
 
 ROOT may be FVRID_syn or FVRID_real itself, Depth lie beside FVRID_syn, a folder lie in one of its own name
 (train_clear/train_clear/), and <stem> be cut to 19 characters. c000 is no camera.
-Left out is FVRID_clear, which RVSL adds: its clear images show yet other vehicles, so they are no counterparts of
-FVRID_real's, and have neither fog nor depth. `--src folder` reads them.
+Before the authors' MATLAB scripts have run there are neither fog nor depth, and clear images alone are read. Left out
+is FVRID_clear, which RVSL adds, unless it is ROOT itself: its clear images show yet other vehicles, so they are no
+counterparts of FVRID_real's.
 """
 
 import re
@@ -30,9 +31,10 @@ Kind = Literal["clear", "foggy"]
 
 
 def read(root: Path, part: Part) -> Listing:
-    """The clear images, each with the authors' foggy one and depth; or, for "real", the images of real fog.
+    """The clear images, each with the authors' foggy one and depth where these are there; or, for "real", the images of
+    real fog.
 
-    A clear image without a foggy one of its name becomes a reject, and so does the reverse.
+    A foggy image without a clear one of its name becomes a reject.
     Raises FvridError where `root` is another dataset, or does not hold the part.
     """
     recognise.check(root, SOURCE)
@@ -42,26 +44,28 @@ def read(root: Path, part: Part) -> Listing:
 def _read_synthetic(root: Path) -> Listing:
     base = _base(root, SYNTHETIC)
     if not _has(root / base, "clear"):
-        raise FvridError(f"{root} has no {SYNTHETIC}/<split>_clear, clear images; fvrid build-real takes foggy ones.")
+        raise FvridError(
+            f"{root} has no {SYNTHETIC}/<split>_clear, clear images; fvrid build-real takes foggy ones, and RVSL's"
+            " FVRID_clear is read where --root names it."
+        )
     clear, foggy = (_find(root, base, SYNTHETIC, kind) for kind in ("clear", "foggy"))
     depths = _find_depths(root, base)
-    records, rejects = [], []
+    records = []
     for image_id, path in sorted(clear.paths.items()):
         _, _, folder, stem = image_id.split("/")
         counterpart = foggy.paths.pop(_foggy_id(image_id), None)
-        if counterpart is None:
-            other = folder.replace("clear", "foggy")
-            rejects.append(Reject(SOURCE, path, f"its foggy counterpart {stem} is not in {other}"))
-            continue
         depth = depths.get((folder, stem)) or depths.get((folder, stem[:AUTHORS_STEM]))
-        records.append(_record(root, image_id, path, depth=root / depth if depth else None, foggy=root / counterpart))
+        places = {"depth": root / depth if depth else None, "foggy": root / counterpart if counterpart else None}
+        records.append(_record(root, image_id, path, **places))
     without = [Reject(SOURCE, path, "its clear counterpart is not there") for _, path in sorted(foggy.paths.items())]
     passed = clear.passed + foggy.passed
+    with_depth = sum(record.depth is not None for record in records)
+    without_fog = sum(record.foggy is None for record in records)
     summary = (
-        f"fvrid: {SYNTHETIC}, {count(records)}, {sum(record.depth is not None for record in records)} with depth,"
-        f" {len(rejects)} clear without fog, {len(without)} foggy without clear, {len(passed)} other files"
+        f"fvrid: {SYNTHETIC}, {count(records)}, {with_depth} with depth,"
+        f" {without_fog} clear without fog, {len(without)} foggy without clear, {len(passed)} other files"
     )
-    return Listing(records, [*rejects, *without, *passed], summary)
+    return Listing(records, [*without, *passed], summary)
 
 
 def _read_real(root: Path) -> Listing:
