@@ -35,6 +35,12 @@ def run(tasks: Sequence[Task[Made, Done]], address: str, progress: Progress) -> 
         ) from None
     done: dict[int, Done] = {}
     with client:
+        try:
+            client.wait_for_workers(1, timeout=PATIENCE)
+        except TimeoutError:
+            raise FvridError(
+                f"--scheduler {address}: it has no workers; start some with `dask worker ADDRESS --nthreads 1`."
+            ) from None
         rest = iter(enumerate(tasks))
         here = str(Path.cwd())
         numbers: dict[Any, int] = {}

@@ -18,13 +18,15 @@ from .records import FARTHEST_M, FvridError
 
 Format = Literal["folder", "webdataset"]
 SAMPLES_PER_TAR = 1000
+_FIRST_REAL = 20000
 
 
 def export(data: Dataset, form: Format, out: Path, progress: Callable[[int], None] = lambda count: None) -> int:
     """Write the dataset to the new folder `out`; returns the number of images.
 
     "folder": <split>_clear/, <split>_foggy/ and Depth/<split>_clear/<stem>/predict_depth_gray.png as the authors
-    have them, names <vehicle>_c<camera>_<image>_0, and index.csv, which tells what each name stands for.
+    have them, but with depth of 16 bits; names <vehicle>_c<camera>_<image>_0, and index.csv, which tells what each
+    name stands for.
     "webdataset": <split>-00000.tar ... of <stem>.clear.jpg, .foggy.jpg, .depth.png (16 bit), .json; reproducible.
     Images without a split are under "all". Raises FvridError where `out` is not empty or cannot be written.
     """
@@ -44,7 +46,9 @@ def export(data: Dataset, form: Format, out: Path, progress: Callable[[int], Non
 
 
 def _names(data: Dataset) -> list[str]:
-    """A name in the authors' form for each image; vehicles and images are numbered in the manifest's order."""
+    """A name in the authors' form for each image; vehicles and images are numbered in the manifest's order, those in real
+    fog from where the authors begin, so that FVRID_syn and FVRID_real share no number."""
+    first = _FIRST_REAL if data.info["domain"] == "real" else 0
     vehicles: dict[tuple[str, str], int] = {}
     known = sorted({row.camera_id for row in data.rows if row.camera_id is not None})
     cameras: dict[str | None, int] = {camera: number for number, camera in enumerate(known, start=1)}
@@ -54,7 +58,7 @@ def _names(data: Dataset) -> list[str]:
             cameras.update(numbers)  # as they are
     names = []
     for number, row in enumerate(data.rows):
-        vehicle = vehicles.setdefault(row.identity, len(vehicles))
+        vehicle = vehicles.setdefault(row.identity, first + len(vehicles))
         camera = cameras.get(row.camera_id, 0)  # 0: not known
         names.append(f"{vehicle:05d}_c{camera:03d}_{number:06d}_0")
     return names

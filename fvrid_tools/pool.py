@@ -6,9 +6,10 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from queue import Empty, SimpleQueue
 from typing import Any, Protocol, TypeVar
 
 from .records import FvridError
@@ -55,14 +56,17 @@ def _run_in_processes(tasks: Sequence[Task[Made, Done]], workers: int, progress:
     ) as pool:
         with _interrupts_held():  # the processes start here, and inherit it: only this one is to be interrupted
             futures = [pool.submit(_run_counted, task) for task in tasks]
-        waiting = set(futures)
+        finished: SimpleQueue[Future[Done]] = SimpleQueue()
+        for future in futures:
+            future.add_done_callback(finished.put)
+        waiting = len(futures)
         try:
             while waiting:
-                done, waiting = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
+                with suppress(Empty):
+                    finished.get(timeout=0.2).result()  # raises what the task raised, without waiting for the others
+                    waiting -= 1
                 progress(counter.value - reported)
                 reported = counter.value
-                for future in done:
-                    future.result()  # raises what the task raised, without waiting for the others
         except BrokenProcessPool:
             raise FvridError("a worker process was killed (out of memory?); run again with fewer at once.") from None
         except KeyboardInterrupt:

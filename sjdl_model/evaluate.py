@@ -45,6 +45,7 @@ class Result:
     protocol: str
     dataset: str  # name of its folder
     data_sha256: str  # of the manifest
+    built: str = ""  # the command that builds the dataset: its sources, depth, ranges of fog, seed
 
     def to_json(self) -> dict[str, Any]:
         """The scores by name, and the rest."""
@@ -222,6 +223,7 @@ class TestSet:
             protocol="; ".join(said),
             dataset=self.data.folder.resolve().name,
             data_sha256=self.data.info["manifest_sha256"],
+            built=self.data.info.get("command", ""),
         )
 
 

@@ -17,9 +17,11 @@ from click.testing import CliRunner
 import fvrid_tools
 from fvrid_tools import add_fog, build, manifest, shards, sources
 from fvrid_tools.cli import cli
+from fvrid_tools.files import alone_in
 from fvrid_tools.fog import FogRange
 from fvrid_tools.records import FvridError, Listing
 from fvrid_tools.report import dataset_report
+from fvrid_tools.split import write_split
 
 Bytes = dict[str, bytes]
 
@@ -195,6 +197,15 @@ def test_an_unfinished_build_of_other_sources_is_not_overwritten(
         build.build([replace(listing, options=f"{listing.options} --labels l.csv")], out, recipe)
     assert content(out) == before
     assert build.build([listing], out, recipe).reused == 48
+
+
+def test_a_build_and_a_split_hold_their_folder(copy: Path, listing: Listing, recipe: build.Recipe) -> None:
+    before = content(copy)
+    with alone_in(copy):
+        for work in (lambda: build.build([listing], copy, recipe), lambda: write_split(copy, seed=1)):
+            with pytest.raises(FvridError, match="another process is at work here"):
+                work()
+    assert content(copy) == before
 
 
 def test_another_build_in_the_same_folder_is_refused(built: Path, listing: Listing, recipe: build.Recipe) -> None:

@@ -15,6 +15,7 @@ from fvrid_tools.cli import cli as fvrid
 from fvrid_tools.density import fog_density
 from fvrid_tools.files import atomic_path, sentence_of
 from fvrid_tools.fog import PRESETS
+from fvrid_tools.split import TEST_SHARE
 from sjdl_model.cli import cli as sjdl
 
 ROOT = Path(__file__).parents[1]
@@ -47,6 +48,8 @@ def test_what_help_says_is_what_the_modules_have() -> None:
     assert [float(beta) for beta in str(said("report", "betas")).split(",")] == list(conditions.BETAS)
     k1, k2, lam = str(said("eval", "rerank", "flag_value")).split(",")
     assert Rerank(int(k1), int(k2), float(lam)) == Rerank()
+    (share,) = (option.default for option in fvrid.commands["split"].params if option.name == "test_share")
+    assert share == TEST_SHARE
     assert said("embed", "batch") == evaluate.BATCH
     assert said("defog", "max_side") == inference.MAX_SIDE
 

@@ -93,4 +93,6 @@ def test_where_no_scheduler_answers_it_is_one_sentence(tmp_path: Path, monkeypat
     assert result.exit_code == 1
     assert "no Dask scheduler answers there" in result.stderr
     assert "Traceback" not in result.output
-    assert build(tmp_path / "out", "--scheduler", "nonsense://").exit_code == 1
+    result = build(tmp_path / "out", "--scheduler", "nonsense://")
+    assert result.exit_code == 1
+    assert "no Dask scheduler answers there" in result.stderr

@@ -10,7 +10,7 @@ from mini_layouts import jpeg, picture
 from PIL import Image
 from safetensors import safe_open
 
-from fvrid_tools import open_dataset
+from fvrid_tools import build, estimate, open_dataset
 from fvrid_tools.cli import cli
 from fvrid_tools.depth import open_estimator
 from fvrid_tools.depth.accuracy import correlation, measure
@@ -122,7 +122,8 @@ def test_options_that_do_not_fit(folder, tmp_path, arguments, sentence):
     assert not (tmp_path / "d").exists()
 
 
-def test_depth_is_the_same_whatever_the_workers(folder, tmp_path):
+def test_depth_is_the_same_whatever_the_workers(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(estimate, "_TASK", 2)  # more tasks than workers
     for workers in (1, 2):
         assert run("depth", folder, "--out", tmp_path / str(workers), "--workers", workers).exit_code == 0
     for path in (tmp_path / "1").rglob("*.png"):
@@ -170,7 +171,8 @@ def test_a_depth_picture_of_another_shape_is_refused(tmp_path):
 # --- in build-syn
 
 
-def test_dcnf_is_the_default_and_the_dataset_says_what_made_its_depth(laid_out, tmp_path):
+def test_dcnf_is_the_default_and_the_dataset_says_what_made_its_depth(laid_out, tmp_path, monkeypatch):
+    monkeypatch.setattr(build, "IMAGES_PER_SHARD", 20)
     source = ("--src", "veri-wild", "--root", laid_out / "clear")
     for workers in (1, 2):
         result = run("build-syn", *source, "--out", tmp_path / str(workers), "--workers", workers)

@@ -299,12 +299,12 @@ def test_folders_without_pairs_are_packed_too(copy: Rendered, tmp_path: Path) ->
 @pytest.mark.parametrize("harm", ["missing", "damaged"])
 def test_a_damaged_pack_is_one_sentence(copy: Rendered, name: str, harm: str) -> None:
     path = copy.packed / name
+    if harm == "missing" and name == mini.INDEX:
+        pytest.skip("then it is taken for a rendered folder")
     before = path.read_bytes()
     path.unlink()
     if harm == "damaged":
         path.write_bytes(before[:-2] + b"\n\n")
-    elif name == mini.INDEX:
-        return  # then it is taken for a rendered folder
     with pytest.raises(FvridError, match=rf"incomplete or damaged \({name}.*install fvrid again"):
         sources.read_source("mini", copy.packed)
 

@@ -19,7 +19,7 @@ def measure(
     correlation and its 5th percentile: Pearson's, of d within an image, over images (the median; flat truths left
     out).  error: mean |d - truth|.  abs_rel: mean |z - truth| / truth, z in metres.  within_25: share of pixels whose
     distance is wrong by less than a factor of 1.25.
-    Raises FvridError where an image or its depth cannot be used.
+    Raises FvridError where an image or its depth cannot be used, ImageRefused where the estimator has none for it.
     """
     correlations, errors, relative, within = [], [], [], []
     for record in records:

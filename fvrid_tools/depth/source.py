@@ -1,4 +1,4 @@
-"""The depth that the source itself carries, exact and of the image's own size; no estimate."""
+"""The depth that the source itself carries; no estimate."""
 
 from dataclasses import dataclass, field
 
@@ -15,5 +15,5 @@ class SourceDepth:
     versions: dict[str, str] = field(default_factory=dict, compare=False)
 
     def predict(self, image: Uint8Image, record: ImageRecord) -> FloatArray:
-        """(H, W, 3) -> (H, W) float32. Raises ImageRefused where the image has none, or not of its size."""
+        """(H, W, 3) -> (H, W) float32. Raises as `pictures.read_depth`."""
         return pictures.read_depth(record, *image.shape[:2])
