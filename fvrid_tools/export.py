@@ -46,8 +46,8 @@ def export(data: Dataset, form: Format, out: Path, progress: Callable[[int], Non
 
 
 def _names(data: Dataset) -> list[str]:
-    """A name in the authors' form for each image; vehicles and images are numbered in the manifest's order, those in real
-    fog from where the authors begin, so that FVRID_syn and FVRID_real share no number."""
+    """A name in the authors' form for each image; vehicles and images are numbered in the manifest's order, vehicles in
+    real fog from where the authors begin, so that FVRID_syn and FVRID_real share no number."""
     first = _FIRST_REAL if data.info["domain"] == "real" else 0
     vehicles: dict[tuple[str, str], int] = {}
     known = sorted({row.camera_id for row in data.rows if row.camera_id is not None})
