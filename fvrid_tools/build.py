@@ -11,7 +11,7 @@ import platform
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from itertools import groupby
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from . import cluster, files, images, manifest, pictures, pool
 from .density import fog_density
-from .depth import DepthEstimator
+from .depth import DepthEstimator, part_of
 from .fog import FogDraw, FogRange, FogSynthesizer, GivenFog
 from .images import Codec, Uint8Image
 from .pool import Progress
@@ -130,7 +130,13 @@ def build(
 
 def _tasks(records: list[ImageRecord], out: Path, recipe: Recipe) -> list["ShardTask"]:
     chunks = [records[i : i + IMAGES_PER_SHARD] for i in range(0, len(records), IMAGES_PER_SHARD)]
-    return [ShardTask(out / shard_name(i), _plan(recipe, part), recipe, part) for i, part in enumerate(chunks)]
+    return [
+        ShardTask(out / shard_name(i), _plan(recipe, part), _sent(recipe, part), part) for i, part in enumerate(chunks)
+    ]
+
+
+def _sent(recipe: Recipe, records: list[ImageRecord]) -> Recipe:
+    return recipe if recipe.depth is None else replace(recipe, depth=part_of(recipe.depth, records))
 
 
 def _make_shards(

@@ -170,28 +170,30 @@ def build_syn(
     from .depth import open_estimator
     from .fog import PRESETS, GivenFog
 
-    estimator = open_estimator(_depth_spec(depth, names), refine, polarity)
-    chosen = _fog(fog, beta, airlight, names)
-    if isinstance(chosen, GivenFog) and (codec or max_density is not None):
-        raise OptionError("--fog source: its images are stored as they are; leave --codec and --max-density out.")
+    spec, chosen = _depth_spec(depth, names), _fog(fog, beta, airlight, names)
+    if depth is not None:
+        open_estimator(spec, refine, polarity)  # what is wrong with it is said before anything is read
     listings = _read_sources(names, roots, pattern, "clear", labels, recipe, seed)
     records = [record for listing in listings for record in listing.records]
-    if isinstance(chosen, GivenFog):
-        bare = _lacks([record.foggy for record in records], "a foggy image", "--fog paper makes one")
-        chosen = PRESETS["paper"] if bare and fog is None else chosen
-    if estimator.name == "source":
-        bare = _lacks([record.depth for record in records], "depth", "--depth dcnf makes it")
-        estimator = open_estimator("dcnf", refine, polarity) if bare and depth is None else estimator
+    if isinstance(chosen, GivenFog) and _lacks([record.foggy for record in records], "a foggy image", "paper", fog):
+        chosen = PRESETS["paper"]
+    if spec == "source" and _lacks([record.depth for record in records], "depth", "dcnf", depth):
+        spec = "dcnf"
+    if isinstance(chosen, GivenFog) and (codec or max_density is not None):
+        raise OptionError("--fog source: its images are stored as they are; leave --codec and --max-density out.")
+    estimator = open_estimator(spec, refine, polarity)
     how = Recipe(seed=seed, codec=codec or "jpeg", depth=estimator, fog=chosen, max_density=max_density)
     _build(listings, out, how, workers, scheduler, drawn=recipe is not None)
 
 
-def _lacks(places: "list[Place | None]", what: str, mend: str) -> bool:
-    """Say how many images come without; whether all do."""
+def _lacks(places: "list[Place | None]", what: str, instead: str, asked: str | None) -> bool:
+    """Say how many images come without; whether all do, and `instead` is to make it as nothing else was asked for."""
     lacking = sum(place is None for place in places)
+    made = lacking == len(places) and asked is None
     if lacking:
-        click.echo(f"{lacking} of {len(places)} images come without {what}; {mend}.", err=True)
-    return lacking == len(places)
+        verb = "makes" if made else "would make"
+        click.echo(f"{lacking} of {len(places)} images come without {what}; {instead} {verb} it.", err=True)
+    return made
 
 
 def _fog(

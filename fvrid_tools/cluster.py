@@ -1,6 +1,7 @@
 """Tasks over the machines of a Dask cluster (extra `dask`); all of them see the same folders under the same names."""
 
 import os
+import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from .pool import Done, Made, Progress, Task
 from .records import FvridError, OptionError
 
 PATIENCE = 10.0  # seconds that a scheduler may take to answer
+WORKERS_PATIENCE = 600.0  # and its first worker to come
 _AHEAD = 3  # tasks a thread of the cluster that are sent before they are needed
 _one_at_a_time = threading.Lock()  # in a process: tasks keep their buffers, and the current folder is the process's
 
@@ -18,8 +20,8 @@ def run(tasks: Sequence[Task[Made, Done]], address: str, progress: Progress) -> 
     """Do all tasks on the workers of the scheduler at `address`; results come in the order of the tasks.
 
     A task of a worker that is lost is done by another. `progress` is called when a task is done.
-    Raises what a task raises; OptionError where Dask is not installed, FvridError where no scheduler answers or
-    a task has killed several workers.
+    Raises what a task raises; OptionError where Dask is not installed, FvridError where no scheduler answers, no worker
+    comes in time or a task has killed several workers.
     """
     try:
         from distributed import Client, KilledWorker, as_completed
@@ -35,8 +37,12 @@ def run(tasks: Sequence[Task[Made, Done]], address: str, progress: Progress) -> 
         ) from None
     done: dict[int, Done] = {}
     with client:
+        if not tasks:
+            return []
+        if not client.nthreads():
+            print(f"--scheduler {address}: no workers yet; waiting for the first", file=sys.stderr)
         try:
-            client.wait_for_workers(1, timeout=PATIENCE)
+            client.wait_for_workers(1, timeout=WORKERS_PATIENCE)
         except TimeoutError:
             raise FvridError(
                 f"--scheduler {address}: it has no workers; start some with `dask worker ADDRESS --nthreads 1`."

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from . import files, images, page, pictures, pool
-from .depth import DepthEstimator
+from .depth import DepthEstimator, part_of
 from .pictures import AUTHORS_NAME
 from .pool import Progress
 from .records import FARTHEST_M, FvridError, ImageRecord, ImageRefused
@@ -92,8 +92,8 @@ def estimate(
     files.make_folder(out)
     step = max(1, math.ceil(len(records) / SHOWN))
     tasks = [
-        _DepthTask(records[i : i + _TASK], out, estimator, tuple((i + j) % step == 0 for j in range(_TASK)))
-        for i in range(0, len(records), _TASK)
+        _DepthTask(part, out, part_of(estimator, part), tuple((i + j) % step == 0 for j in range(_TASK)))
+        for i, part in ((i, records[i : i + _TASK]) for i in range(0, len(records), _TASK))
     ]
     done = [one for part in pool.run(tasks, workers, progress or (lambda count: None)) for one in part]
     shown = [one for one in done if one.strip]

@@ -118,4 +118,5 @@ def _run_counted(task: Task[Made, Done]) -> Done:
         with _counter.get_lock():
             _counter.value += done
 
+    count(0)  # a task that waited in the queue when the others were stopped
     return task.write(task.make(count))

@@ -46,7 +46,7 @@ from .network import WEIGHTS, load_network
 from .objectives import defogs
 from .report import RECIPE
 from .restorer import Restorer
-from .train import train, train_restorer
+from .train import TerminatedError, train, train_restorer
 
 BACKBONE = "backbone.pt"
 RESULTS, PAGE, FIGURE = "results.json", "ablation.html", "figure.svg"
@@ -123,7 +123,7 @@ def ablate(
     results: Results = {arm.name: {} for arm in arms}
     elsewhere = [(path, compare.read_results(path)) for path in known]
     files.make_folder(out)
-    with files.alone_in(out), _sigterm_handed_on():
+    with files.alone_in(out), _sigterm_handed_on(out):
         first = [arm for arm in usable if arm.tested != "firm"]
         later = [arm for arm in usable if arm.tested == "firm"]  # by the FIRM of a network that is to be trained first
         if later:  # at the head, so that a training that it shares with another arm lies in its folder
@@ -146,18 +146,25 @@ def ablate(
 
 
 @contextmanager
-def _sigterm_handed_on() -> Iterator[None]:
-    """SIGTERM may reach this process alone: within it the runs hear of it as they do of Ctrl-C, and save."""
+def _sigterm_handed_on(out: Path) -> Iterator[None]:
+    """SIGTERM may reach this process alone: within it the runs, if there are several at once, hear of it too, and save.
+    Raises TerminatedError then."""
+    asked = False
 
     def hand_on(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        asked = True
         for process in multiprocessing.active_children():
-            if process.pid is not None:
-                os.kill(process.pid, signal.SIGINT)
+            process.terminate()  # SIGTERM; Ctrl-C would be ignored by those of a script in the background
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGTERM, hand_on)
     try:
         yield
+    except KeyboardInterrupt:
+        if asked:
+            raise TerminatedError(f"{out}: stopped") from None
+        raise
     finally:
         signal.signal(signal.SIGTERM, before)
 

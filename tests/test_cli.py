@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import click
+import layouts
 import pytest
 from click.testing import CliRunner, Result
 
@@ -133,6 +134,7 @@ def test_a_recipe_whose_images_cannot_be_used_says_so(laid_out: Path, tmp_path: 
 
 
 def test_fog_that_a_source_brings_is_stored_as_it_is(tmp_path: Path) -> None:
+    layouts.write(tmp_path, layouts.FVRID)
     for option in (("--codec", "jpeg"), ("--max-density", "0.5")):
         result = run("build-syn", "--src", "fvrid", "--root", tmp_path, "--out", tmp_path / "out", *option)
         assert result.exit_code == 2

@@ -1,4 +1,3 @@
-import pickle
 import shlex
 from pathlib import Path
 
@@ -6,12 +5,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fvrid_tools.depth import open_estimator
+from fvrid_tools.depth import open_estimator, part_of
 from fvrid_tools.depth.files import DepthFiles
 from fvrid_tools.images import Uint8Image
 from fvrid_tools.pictures import AUTHORS_NAME
 from fvrid_tools.records import FvridError, ImageRecord, ImageRefused, OptionError
 
+STEM = "00000_c001_000001_0"
 IMAGE: Uint8Image = np.zeros((90, 120, 3), np.uint8)
 
 
@@ -90,16 +90,27 @@ def test_linked_folders_are_followed_as_those_of_images_are(tmp_path: Path) -> N
     assert open_estimator(f"files:{tmp_path / 'depths'}").predict(IMAGE, record()) == pytest.approx(0.2)
 
 
-def test_it_is_sent_without_its_paths_and_knows_other_pictures(tmp_path: Path) -> None:
-    for name in "ab":
+def test_what_a_task_is_sent_has_its_own_pictures_alone(tmp_path: Path) -> None:
+    for name in ("000002", "000003", f"{STEM}/predict_depth_gray"):
         write_depth(tmp_path / f"{name}.png", 9)
     estimator = DepthFiles.index(tmp_path)
-    sent = pickle.dumps(estimator)
-    assert b"a.png" not in sent
-    assert pickle.loads(sent) == estimator
-    before = estimator.versions
+    sent = part_of(estimator, [record()])
+    assert isinstance(sent, DepthFiles)
+    assert list(sent.paths) == ["000002"]
+    assert sent.find(record()) == estimator.find(record())
+    longer = record(f"train_clear/{STEM}_further.jpg")
+    sent = part_of(estimator, [longer])
+    assert isinstance(sent, DepthFiles)
+    assert sent.find(longer) == tmp_path / STEM / AUTHORS_NAME
+    assert part_of(open_estimator("planar"), [record()]) == open_estimator("planar")
+
+
+def test_other_pictures_are_another_version(tmp_path: Path) -> None:
+    write_depth(tmp_path / "a.png", 9)
+    before = DepthFiles.index(tmp_path).versions
     assert DepthFiles.index(tmp_path).versions == before
     (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes() + b"x")
+    (tmp_path / "b.png").symlink_to("nowhere")
     assert DepthFiles.index(tmp_path).versions != before
 
 

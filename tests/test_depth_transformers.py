@@ -1,5 +1,7 @@
 """Models of transformers, tiny and random, from a local folder."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -40,7 +42,15 @@ def test_a_folder_works_offline(model):
         full = torch.nn.functional.interpolate(raw[None], (40, 50), mode="bicubic", align_corners=False)[0, 0]
     assert np.allclose(found, log_distance(full.numpy(), kind), atol=1e-5)
     assert estimator.versions["device"] == "cpu"
-    assert len(estimator.versions["weights"]) == 64
+    other = folder / "other"
+    with torch.no_grad():
+        next(net.parameters()).add_(1)
+    net.save_pretrained(other)
+    processor.save_pretrained(other)
+    shutil.copytree(folder / "other", folder / "other/.cache")  # as a download leaves it
+    versions = TransformersDepth(str(other)).versions
+    assert versions["weights"] != estimator.versions["weights"]
+    assert versions == TransformersDepth(str(other / ".cache")).versions
 
 
 def test_what_a_models_own_processor_makes_of_its_output_is_taken(monkeypatch):

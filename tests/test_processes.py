@@ -89,7 +89,7 @@ def test_a_stop_saves_every_run_of_an_ablation(
     settings = {"backbone": "test_resnet", "last_stride": 2, "epochs": 9999, "steps_per_epoch": 2}
     settings |= {**SETTINGS, "save_every": 0, **settings, "pretrained": tmp_path / "begin.pth"}
     changes = [f"--set={key}={value}" for key, value in settings.items()]
-    arms = ("--arms", "baseline,sjdl", "--seeds", 1, "--jobs", 2, "--out", tmp_path / "out")
+    arms = ("--arms", "baseline,sjdl", "--seeds", 3, "--jobs", 2, "--out", tmp_path / "out")
     process = start("ablate", "--data", built, "--real", built_real, *changes, *arms)
     runs = [tmp_path / "out/runs" / arm / "0" for arm in ("baseline", "sjdl")]
     for run in runs:
@@ -99,11 +99,13 @@ def test_a_stop_saves_every_run_of_an_ablation(
     else:
         process.send_signal(number)  # as a scheduler may
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert err.splitlines()[-1] == "Error: stopped; the same command goes on."
+    code, said = (1, "Error: stopped") if number == signal.SIGINT else (143, f"{tmp_path / 'out'}: stopped")
+    assert process.returncode == code
+    assert err.splitlines()[-1] == f"{said}; the same command goes on."
     assert "Traceback" not in err
     for run in runs:
         assert load_checkpoint(run)["step"] > 0
+    assert not (tmp_path / "out/runs/baseline/1").exists()  # what waited was not begun
 
 
 @pytest.mark.slow

@@ -69,12 +69,13 @@ def test_made_fog_is_never_taken_for_real_fog(syn: Path) -> None:
         sources.read_source("fvrid", syn, part="pairs")
 
 
-def test_a_foggy_image_without_its_clear_one_is_a_reject_and_the_reverse_needs_fog(syn: Path) -> None:
+def test_an_image_without_its_counterpart_is_a_reject_that_names_it(syn: Path) -> None:
     (syn / f"FVRID_syn/train_foggy/{STEM}.jpg").unlink()
     (syn / "FVRID_syn/query_clear/05000_c000_000002_0.jpg").unlink()
     listing = sources.read_source("fvrid", syn)
-    assert [(r.source_split, r.foggy is None) for r in listing.records] == [("gallery", False), ("train", True)]
+    assert [record.source_split for record in listing.records] == ["gallery"]
     assert [(r.source_path, r.reason) for r in listing.rejects] == [
+        (f"FVRID_syn/train_clear/{STEM}.jpg", f"its foggy counterpart {STEM} is not in train_foggy"),
         ("FVRID_syn/query_foggy/05000_c000_000002_0.jpg", "its clear counterpart is not there"),
     ]
     assert "1 clear without fog, 1 foggy without clear" in listing.summary
@@ -82,9 +83,7 @@ def test_a_foggy_image_without_its_clear_one_is_a_reject_and_the_reverse_needs_f
 
 def test_a_counterpart_of_another_split_is_none(syn: Path) -> None:
     (syn / f"FVRID_syn/train_foggy/{STEM}.jpg").rename(syn / f"FVRID_syn/query_foggy/{STEM}.jpg")
-    found = {r.source_split: r.foggy for r in sources.read_source("fvrid", syn).records}
-    assert found["train"] is None
-    assert found["query"] == syn / "FVRID_syn/query_foggy/05000_c000_000002_0.jpg"
+    assert [r.source_split for r in sources.read_source("fvrid", syn).records] == ["gallery", "query"]
 
 
 def test_clear_images_alone_get_fog_and_depth_of_ours(laid_out: Path, tmp_path: Path) -> None:
@@ -99,8 +98,8 @@ def test_clear_images_alone_get_fog_and_depth_of_ours(laid_out: Path, tmp_path: 
         arguments = ["--src", "fvrid", "--root", str(root), "--out", str(tmp_path / name), "--workers", "1"]
         done = CliRunner().invoke(cli, ["build-syn", *arguments])
         assert done.exit_code == 0, done.output
-        assert "8 of 8 images come without a foggy image; --fog paper makes one." in done.output
-        assert "8 of 8 images come without depth; --depth dcnf makes it." in done.output
+        assert "8 of 8 images come without a foggy image; paper makes it." in done.output
+        assert "8 of 8 images come without depth; dcnf makes it." in done.output
         data = fvrid_tools.open_dataset(tmp_path / name)
         assert len(data) == 8
         assert all(0.4 <= sample.beta <= 1.6 for sample in data)

@@ -3,7 +3,7 @@
 One module an estimator. To add one: write its module, and a branch in `open_estimator`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -29,6 +29,13 @@ class DepthEstimator(Protocol):
     def predict(self, image: Uint8Image, record: ImageRecord) -> FloatArray:
         """(H, W, 3) uint8 -> (H, W) float32 in [0, 1]. One by one, as what a network makes of an image depends, in the
         last digit, on how many are in its batch. Raises ImageRefused, with the reason."""
+
+
+def part_of(estimator: DepthEstimator, records: Sequence[ImageRecord]) -> DepthEstimator:
+    """What a task for some images is sent: of depth files, which may be millions, theirs alone."""
+    from .files import DepthFiles
+
+    return estimator.of(records) if isinstance(estimator, DepthFiles) else estimator
 
 
 def open_estimator(spec: str, refine: Refinement | None = None, polarity: Polarity | None = None) -> DepthEstimator:

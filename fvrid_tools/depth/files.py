@@ -2,10 +2,9 @@
 
 import re
 import shlex
-from dataclasses import dataclass, field
-from functools import lru_cache
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -39,10 +38,6 @@ class DepthFiles:
     polarity: Polarity | None = None  # None: not said, far is white
     versions: dict[str, str] = field(default_factory=dict, compare=False)
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Without the paths, which may be millions: each process lists the folder once."""
-        return _again, (self.folder, self.polarity, self.versions)
-
     @property
     def name(self) -> str:
         return shlex.quote(f"files:{self.folder}") + (f" --polarity {self.polarity}" if self.polarity else "")
@@ -52,7 +47,12 @@ class DepthFiles:
         """Raises FvridError where the folder is missing, holds no depth picture, or white seems to be near in them."""
         if not folder.is_dir():
             raise FvridError(f"--depth files:{folder}: no such folder.")
-        paths = _paths_of(folder)
+        paths: dict[str, list[str]] = {}
+        for path in map(Path, paths_below(folder, [".png"])):
+            if path.name == AUTHORS_NAME:
+                paths.setdefault(path.parent.name, []).append(path.as_posix())
+            elif not path.name.startswith("predict_depth"):
+                paths.setdefault(path.stem, []).append(path.as_posix())
         if not paths:
             raise FvridError(f"--depth files:{folder}: no <image>/{AUTHORS_NAME} and no <image>.png is in the folder.")
         own = [each for several in paths.values() for each in several if not _is_authors(each)]
@@ -61,14 +61,20 @@ class DepthFiles:
                 f"--depth files:{folder}: white seems to be near in these pictures; say --polarity near-white, or"
                 " --polarity far-white where it is not."
             )
-        sizes = sorted((path, (folder / path).stat().st_size) for several in paths.values() for path in several)
+        sizes = sorted((path, _size(folder / path)) for several in paths.values() for path in several)
         return cls(folder, paths, polarity, {"pictures": sha256_bytes(repr(sizes).encode())})
+
+    def of(self, records: Iterable[ImageRecord]) -> "DepthFiles":
+        """With the pictures of some images alone, as they are sent to another process."""
+        stems = {stem for record in records for stem in _stems(record)}
+        return replace(self, paths={stem: self.paths[stem] for stem in stems & self.paths.keys()})
 
     def find(self, record: ImageRecord) -> Path:
         """The depth picture of an image. Raises ImageRefused where there is none or more than one fits."""
-        folder, stem = _folder_and_stem(record.source_path)
+        folder, _ = _folder_and_stem(record.source_path)
+        stem, cut = _stems(record)
         found = self.paths.get(stem, [])
-        if not found and _AUTHORS_FORM.match(cut := stem[:AUTHORS_STEM]):
+        if not found and _AUTHORS_FORM.match(cut):
             found = [path for path in self.paths.get(cut, []) if _is_authors(path)]
         of_folder = [path for path in found if _ends_alike(_folder_of(path), folder)]
         whole = [path for path in of_folder if _folder_of(path) == folder]
@@ -96,22 +102,17 @@ class DepthFiles:
         return 1 - d if self.polarity == "near-white" else d
 
 
-def _paths_of(folder: Path) -> dict[str, list[str]]:
-    """Depth pictures below a folder, by the stem of their image."""
-    paths: dict[str, list[str]] = {}
-    for path in map(Path, paths_below(folder, [".png"])):
-        if path.name == AUTHORS_NAME:
-            paths.setdefault(path.parent.name, []).append(path.as_posix())
-        elif not path.name.startswith("predict_depth"):
-            paths.setdefault(path.stem, []).append(path.as_posix())
-    return paths
+def _stems(record: ImageRecord) -> tuple[str, str]:
+    """Of an image, whole and as the authors' scripts cut it."""
+    stem = _folder_and_stem(record.source_path)[1]
+    return stem, stem[:AUTHORS_STEM]
 
 
-def _again(folder: Path, polarity: Polarity | None, versions: dict[str, str]) -> DepthFiles:
-    return DepthFiles(folder, _listed_once(folder), polarity, versions)
-
-
-_listed_once = lru_cache(maxsize=4)(_paths_of)
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:  # said where it is used
+        return -1
 
 
 def _folder_of(path: str) -> str:

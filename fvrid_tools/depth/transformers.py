@@ -4,16 +4,15 @@ Metric models give distance directly. Relative ones (MiDaS, DPT, Depth Anything)
 and shift: taken between their first and last percentile, and between the distances that a vehicle's crop shows.
 """
 
+import hashlib
 import inspect
 import logging
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from .. import files
 from ..images import FloatArray, Uint8Image
 from ..records import FARTHEST_M, FvridError, ImageRecord
 
@@ -38,7 +37,7 @@ class TransformersDepth:
 
         net = _load(self.model)[1]
         packages = {"torch": str(torch.__version__), "transformers": transformers.__version__}
-        return packages | {"weights": _weights(self.model, net), "device": net.device.type}
+        return packages | {"weights": _weights(self.model), "device": net.device.type}
 
     def load(self) -> None:
         """Load the model now. Raises FvridError where it cannot be had."""
@@ -95,8 +94,12 @@ def _load(model: str) -> tuple[Any, Any, Literal["metric", "relative"]]:
 
 
 @cache
-def _weights(model: str, net: Any) -> str:
-    """What tells these weights from others: the hub's commit, or a hash of the files in a folder."""
-    if commit := getattr(net.config, "_commit_hash", None):
-        return str(commit)
-    return files.sha256_bytes("".join(map(files.sha256_file, sorted(Path(model).glob("*.*")))).encode())
+def _weights(model: str) -> str:
+    """A hash of the weights, wherever they are from."""
+    import torch
+
+    whole = hashlib.sha256()
+    for name, tensor in sorted(_load(model)[1].state_dict().items()):
+        whole.update(name.encode())
+        whole.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return whole.hexdigest()

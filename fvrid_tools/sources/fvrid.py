@@ -34,7 +34,7 @@ def read(root: Path, part: Part) -> Listing:
     """The clear images, each with the authors' foggy one and depth where these are there; or, for "real", the images of
     real fog.
 
-    A foggy image without a clear one of its name becomes a reject.
+    A foggy image without a clear one of its name becomes a reject, and so does the reverse, unless none has fog.
     Raises FvridError where `root` is another dataset, or does not hold the part.
     """
     recognise.check(root, SOURCE)
@@ -50,22 +50,27 @@ def _read_synthetic(root: Path) -> Listing:
         )
     clear, foggy = (_find(root, base, SYNTHETIC, kind) for kind in ("clear", "foggy"))
     depths = _find_depths(root, base)
-    records = []
+    with_fog = bool(foggy.paths)
+    records, rejects = [], []
     for image_id, path in sorted(clear.paths.items()):
         _, _, folder, stem = image_id.split("/")
         counterpart = foggy.paths.pop(_foggy_id(image_id), None)
+        if counterpart is None and with_fog:
+            other = folder.replace("clear", "foggy")
+            rejects.append(Reject(SOURCE, path, f"its foggy counterpart {stem} is not in {other}"))
+            continue
         depth = depths.get((folder, stem)) or depths.get((folder, stem[:AUTHORS_STEM]))
         places = {"depth": root / depth if depth else None, "foggy": root / counterpart if counterpart else None}
         records.append(_record(root, image_id, path, **places))
     without = [Reject(SOURCE, path, "its clear counterpart is not there") for _, path in sorted(foggy.paths.items())]
     passed = clear.passed + foggy.passed
     with_depth = sum(record.depth is not None for record in records)
-    without_fog = sum(record.foggy is None for record in records)
+    without_fog = len(rejects) + sum(record.foggy is None for record in records)
     summary = (
         f"fvrid: {SYNTHETIC}, {count(records)}, {with_depth} with depth,"
         f" {without_fog} clear without fog, {len(without)} foggy without clear, {len(passed)} other files"
     )
-    return Listing(records, [*without, *passed], summary)
+    return Listing(records, [*rejects, *without, *passed], summary)
 
 
 def _read_real(root: Path) -> Listing:

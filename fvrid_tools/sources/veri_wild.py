@@ -16,10 +16,11 @@ has one a vehicle.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
-from ..records import Listing
+from ..records import Listing, Reject
 from . import recognise
 from .folder import image_paths
 from .lists import NAME, SUFFIX, Entry, Found, bad_line, find_images, folder_of, join, key_of, lines, texts
@@ -48,7 +49,7 @@ def read(root: Path) -> Listing:
     cameras, lists = _read_vehicle_info(root), texts(root, _LISTS)
     listed = _read_lists(lists)
     found = _with_flat(found, listed or cameras)
-    second, found = _read_second(root, found)
+    second, found = _read_second(root, found, cameras)
     names = [path.name for path in (*lists, *(texts(root, _SECOND) if second else ()), *texts(root, _INFO))]
     if not listed and not second:
         listed = dict.fromkeys(found.paths, (None, None))
@@ -56,7 +57,14 @@ def read(root: Path) -> Listing:
         image_id: Entry(split, image_id.split("/")[1], cameras.get(image_id, camera))
         for image_id, (split, camera) in listed.items()
     }
-    return join(SOURCE, root, found, second | entries, note=", ".join(names) or "no lists", below=below)
+    listing = join(SOURCE, root, found, second | entries, note=", ".join(names) or "no lists", below=below)
+    return replace(listing, rejects=[_in_place(reject, below) for reject in listing.rejects])
+
+
+def _in_place(reject: Reject, below: str) -> Reject:
+    """An image of VERI-Wild 2.0 that is missing is not missing among those of the first."""
+    path = reject.source_path.removeprefix(f"{below}/")
+    return replace(reject, source_path=path) if path.split("/")[0] in _OF_SECOND else reject
 
 
 def _with_flat(found: Found, known: Iterable[str]) -> Found:
@@ -70,7 +78,7 @@ def _with_flat(found: Found, known: Iterable[str]) -> Found:
     return Found(found.paths | placed, [reject for reject in found.passed if reject.source_path not in used])
 
 
-def _read_second(root: Path, found: Found) -> tuple[dict[str, Entry], Found]:
+def _read_second(root: Path, found: Found, cameras: Mapping[str, str]) -> tuple[dict[str, Entry], Found]:
     """What the lists of VERI-Wild 2.0 name, by image_id, and the images with its own among them.
 
     Their paths begin in the root, or in the folder of queries or of the gallery.
@@ -80,7 +88,6 @@ def _read_second(root: Path, found: Found) -> tuple[dict[str, Entry], Found]:
         return {}, found
     own = {path for folder in _OF_SECOND if (root / folder).is_dir() for path in image_paths(root, folder)}
     on_disk = {_stem(path): path for path in own}
-    ids = {_stem(path): image_id for image_id, path in found.paths.items() if path not in own}
     entries: dict[str, Entry] = {}
     placed: dict[str, str] = {}
     for path in lists:
@@ -90,8 +97,9 @@ def _read_second(root: Path, found: Found) -> tuple[dict[str, Entry], Found]:
             stem = _stem(cells[0])
             if len(cells) < 2 or ".." in stem.split("/") or not stem.isprintable():
                 raise bad_line(path, number, line, "path identity")
-            if known := ids.get(stem) or ids.get(f"images/{stem}"):  # an image of the first version
-                entries[known] = Entry("test", known.split("/")[1])
+            known = f"{SOURCE}/{match['key']}" if (match := _IMAGE.fullmatch(cells[0])) else ""
+            if known in found.paths and found.paths[known] not in own:  # an image of the first version
+                entries[known] = Entry("test", known.split("/")[1], cameras.get(known))
                 continue
             places = (stem, f"{phase}/{stem}", f"{phase}/{phase}/{stem}")
             place = next((place for place in places if place in on_disk), stem)
