@@ -84,7 +84,7 @@ def test_an_interrupt_is_one_sentence_and_leaves_no_process(out: Path) -> None:
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the workers get it too
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert errors.splitlines()[-1] == "Error: stopped; a build goes on where it was with the same command."
+    assert errors.splitlines()[-1] == "Error: stopped; the same command goes on where it was."
     assert "Traceback" not in errors
     for _ in range(100):  # multiprocessing's own helper ends a little later
         if not is_alive(process.pid):
