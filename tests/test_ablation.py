@@ -360,7 +360,7 @@ def test_the_documents_tables_are_those_of_its_files(monkeypatch: pytest.MonkeyP
     monkeypatch.chdir(root)
     lines = [line for line in text.splitlines() if line.startswith("    .venv/bin/python docs/tables.py")]
     commands = [shlex.split(line)[2:] for line in lines]
-    assert len(commands) == 6
+    assert len(commands) == 7
     for arguments in commands:
         without_figure = arguments[: arguments.index("--figure")] if "--figure" in arguments else arguments
         printed = CliRunner().invoke(main, without_figure)
