@@ -28,7 +28,7 @@ $(VENV)/installed: setup.cfg pyproject.toml
 	$(BIN)/python -m pip install --quiet -e '.[dev]'
 	@touch $@
 
-demo: install  ## the whole path on FVRID-Mini: dataset, training, scores, reports (under 5 minutes)
+demo: install  ## the whole path on FVRID-Mini: dataset, training, scores, reports (five minutes or so)
 	rm -rf $(DEMO)
 	$(BIN)/fvrid build-syn --src mini --out $(DEMO)/fvrid-syn
 	$(BIN)/fvrid split $(DEMO)/fvrid-syn
