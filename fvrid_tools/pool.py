@@ -62,11 +62,14 @@ def _run_in_processes(tasks: Sequence[Task[Made, Done]], workers: int, progress:
         waiting = len(futures)
         try:
             while waiting:
+                ready: list[Future[Done]] = []
                 with suppress(Empty):
-                    finished.get(timeout=0.2).result()  # raises what the task raised, without waiting for the others
-                    waiting -= 1
+                    ready.append(finished.get(timeout=0.2))
                 progress(counter.value - reported)
                 reported = counter.value
+                waiting -= len(ready)
+                for future in ready:
+                    future.result()  # raises what the task raised, without waiting for the others
         except BrokenProcessPool:
             raise FvridError("a worker process was killed (out of memory?); run again with fewer at once.") from None
         except KeyboardInterrupt:
