@@ -24,7 +24,7 @@ from sjdl_model.network import SJDL, Architecture
 SIZE = 64
 BACKBONES = (
     "resnet18",
-    "resnet50",
+    pytest.param("resnet50", marks=pytest.mark.slow),
     "resnet18+ibn",
     "resnet18+local_contrast+whole_contrast+unit_embedding",
     "convnext_atto",

@@ -24,6 +24,7 @@ from fvrid_tools.files import alone_in
 from fvrid_tools.fog import PRESETS
 from fvrid_tools.records import FvridError
 from sjdl_model import inference
+from sjdl_model.arms import NO_DEFOGGING
 from sjdl_model.checkpoint import CHECKPOINT, load_checkpoint, read_facts, save_checkpoint
 from sjdl_model.cli import cli
 from sjdl_model.cli_images import enough_memory
@@ -223,11 +224,12 @@ def test_a_run_terminated_at_any_step_loses_nothing(
 def test_the_scale_of_float16_gradients_is_kept(
     built: Path, built_real: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = run(built, built_real, tmp_path / "whole", "precision=float16")
+    changes = ["precision=float16", *NO_DEFOGGING]  # which would take most of the time
+    whole = run(built, built_real, tmp_path / "whole", *changes)
     with stopping_at(1, monkeypatch):
-        run(built, built_real, tmp_path / "stopped", "precision=float16", "save_every=1")
+        run(built, built_real, tmp_path / "stopped", *changes, "save_every=1")
     assert load_checkpoint(tmp_path / "stopped")["scaler"] != torch.amp.GradScaler("cpu").state_dict()
-    resumed = run(built, built_real, tmp_path / "stopped", "precision=float16", resume=True)
+    resumed = run(built, built_real, tmp_path / "stopped", *changes, resume=True)
     one, other = load_file(whole / WEIGHTS), load_file(resumed / WEIGHTS)
     assert all(torch.equal(one[name], other[name]) for name in one)
 
@@ -559,7 +561,7 @@ def test_short_numbers_are_of_products_only(trained: Path, precision: str) -> No
     assert all(p.grad is None or p.grad.dtype == torch.float32 for p in net.parameters())
 
 
-@pytest.mark.parametrize("precision", ["tf32", "bfloat16", "float16"])
+@pytest.mark.parametrize("precision", ["tf32", "bfloat16", pytest.param("float16", marks=pytest.mark.slow)])
 def test_every_precision_trains(trained: Path, built: Path, built_real: Path, tmp_path: Path, precision: str) -> None:
     again = lines_of(run(built, built_real, tmp_path / "run", f"precision={precision}"))
     for line, exact in zip(again, lines_of(trained), strict=True):
