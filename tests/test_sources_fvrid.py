@@ -5,6 +5,7 @@ import layouts
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from mini_layouts import jpeg, picture
 from PIL import Image
 
 import fvrid_tools
@@ -73,17 +74,52 @@ def test_an_image_without_its_counterpart_is_a_reject_that_names_it(syn: Path) -
     (syn / f"FVRID_syn/train_foggy/{STEM}.jpg").unlink()
     (syn / "FVRID_syn/query_clear/05000_c000_000002_0.jpg").unlink()
     listing = sources.read_source("fvrid", syn)
-    assert [record.source_split for record in listing.records] == ["gallery"]
+    assert [(record.source_split, record.foggy is None) for record in listing.records] == [
+        ("gallery", False),
+        ("train", True),  # fog can be made for it
+    ]
     assert [(r.source_path, r.reason) for r in listing.rejects] == [
-        (f"FVRID_syn/train_clear/{STEM}.jpg", f"its foggy counterpart {STEM} is not in train_foggy"),
         ("FVRID_syn/query_foggy/05000_c000_000002_0.jpg", "its clear counterpart is not there"),
     ]
     assert "1 clear without fog, 1 foggy without clear" in listing.summary
 
 
+def test_a_clear_image_without_the_authors_fog_is_left_out_only_where_theirs_is_taken(syn: Path) -> None:
+    foggy, depth = syn / "FVRID_syn/train_foggy", syn / "FVRID_syn/Depth"
+    for i in range(4):
+        name = f"00007_c{i + 1:03d}_{i:06d}_0.jpg"
+        (syn / "FVRID_syn/train_clear" / name).write_bytes(jpeg(picture(i, 0)))
+        if i:
+            shutil.copy(syn / "FVRID_syn/train_clear" / name, foggy / name)
+    shutil.rmtree(depth)
+    for fog, images_, reason in (("source", 3, "fvrid has no foggy counterpart of this image"), ("paper", 4, "")):
+        out = syn.parent / fog
+        arguments = ["--src", "fvrid", "--root", str(syn), "--out", str(out), "--depth", "planar", "--fog", fog]
+        done = CliRunner().invoke(cli, ["build-syn", *arguments, "--workers", "1"])
+        assert done.exit_code == 0, done.output
+        data = fvrid_tools.open_dataset(out)
+        assert sum(row.vehicle_id == "00007" for row in data.rows) == images_
+        assert reason in (out / "rejects.csv").read_text()
+
+
+def test_the_dummy_camera_of_vehicle_1m_is_none(tmp_path: Path) -> None:
+    names = ["00000_c001_000001_0", "00000_c001_000002_0", "00001_c001_000003_0", "00001_c002_000004_0"]
+    tree = layouts.images(*(f"FVRID_syn/train_{kind}/{name}.jpg" for kind in ("clear", "foggy") for name in names))
+    tree |= layouts.images(*(f"FVRID_real/{split}_foggy/{name}.jpg" for split in ("query",) for name in names))
+    parts: list[Part] = ["clear", "real"]
+    for part in parts:
+        records = sources.read_source("fvrid", layouts.write(tmp_path, tree), part=part).records
+        assert [record.camera_id for record in records] == [None, None, "1", "2"]
+
+
 def test_a_counterpart_of_another_split_is_none(syn: Path) -> None:
     (syn / f"FVRID_syn/train_foggy/{STEM}.jpg").rename(syn / f"FVRID_syn/query_foggy/{STEM}.jpg")
-    assert [r.source_split for r in sources.read_source("fvrid", syn).records] == ["gallery", "query"]
+    records = sources.read_source("fvrid", syn).records
+    assert [(r.source_split, r.foggy is None) for r in records] == [
+        ("gallery", False),
+        ("query", False),
+        ("train", True),
+    ]
 
 
 def test_clear_images_alone_get_fog_and_depth_of_ours(laid_out: Path, tmp_path: Path) -> None:

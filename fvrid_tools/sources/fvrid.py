@@ -6,13 +6,16 @@
     ROOT/FVRID_real/<split>_foggy/<vehicle>_c<camera>_<image>_0.jpg      in real fog
 
 ROOT may be FVRID_syn or FVRID_real itself, Depth lie beside FVRID_syn, a folder lie in one of its own name
-(train_clear/train_clear/), and <stem> be cut to 19 characters. c000 is no camera.
+(train_clear/train_clear/), and <stem> be cut to 19 characters. c000 is no camera, nor is c001 where a vehicle has no
+other: the authors' names of Vehicle-1M's images all have it, and a query's every counterpart would be one to leave out.
 Before the authors' MATLAB scripts have run there are neither fog nor depth, and clear images alone are read. Left out
 is FVRID_clear, which RVSL adds, unless it is ROOT itself: its clear images show yet other vehicles, so they are no
 counterparts of FVRID_real's.
 """
 
 import re
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -25,6 +28,7 @@ from .veri import NAMED, camera_of
 
 SOURCE = "fvrid"
 SYNTHETIC, REAL = "FVRID_syn", "FVRID_real"
+DUMMY = "1"  # the camera of the authors' names for Vehicle-1M, which knows none
 SPLITS = {"train": "train", "query": "query", "gallery": "gallery", "all": None}
 
 Kind = Literal["clear", "foggy"]
@@ -34,7 +38,7 @@ def read(root: Path, part: Part) -> Listing:
     """The clear images, each with the authors' foggy one and depth where these are there; or, for "real", the images of
     real fog.
 
-    A foggy image without a clear one of its name becomes a reject, and so does the reverse, unless none has fog.
+    A foggy image without a clear one of its name becomes a reject.
     Raises FvridError where `root` is another dataset, or does not hold the part.
     """
     recognise.check(root, SOURCE)
@@ -50,27 +54,23 @@ def _read_synthetic(root: Path) -> Listing:
         )
     clear, foggy = (_find(root, base, SYNTHETIC, kind) for kind in ("clear", "foggy"))
     depths = _find_depths(root, base)
-    with_fog = bool(foggy.paths)
-    records, rejects = [], []
+    records = []
     for image_id, path in sorted(clear.paths.items()):
         _, _, folder, stem = image_id.split("/")
         counterpart = foggy.paths.pop(_foggy_id(image_id), None)
-        if counterpart is None and with_fog:
-            other = folder.replace("clear", "foggy")
-            rejects.append(Reject(SOURCE, path, f"its foggy counterpart {stem} is not in {other}"))
-            continue
         depth = depths.get((folder, stem)) or depths.get((folder, stem[:AUTHORS_STEM]))
         places = {"depth": root / depth if depth else None, "foggy": root / counterpart if counterpart else None}
         records.append(_record(root, image_id, path, **places))
     without = [Reject(SOURCE, path, "its clear counterpart is not there") for _, path in sorted(foggy.paths.items())]
     passed = clear.passed + foggy.passed
+    records = _without_dummies(records)
     with_depth = sum(record.depth is not None for record in records)
-    without_fog = len(rejects) + sum(record.foggy is None for record in records)
+    without_fog = sum(record.foggy is None for record in records)
     summary = (
         f"fvrid: {SYNTHETIC}, {count(records)}, {with_depth} with depth,"
         f" {without_fog} clear without fog, {len(without)} foggy without clear, {len(passed)} other files"
     )
-    return Listing(records, [*rejects, *without, *passed], summary)
+    return Listing(records, [*without, *passed], summary)
 
 
 def _read_real(root: Path) -> Listing:
@@ -78,8 +78,16 @@ def _read_real(root: Path) -> Listing:
     if not base and (_has(root, "clear") or not _has(root, "foggy")):
         raise FvridError(f"{root} has no {REAL}, images in real fog; fvrid build-syn takes {SYNTHETIC}.")
     found = _find(root, base, REAL, "foggy")
-    records = [_record(root, image_id, path) for image_id, path in sorted(found.paths.items())]
+    records = _without_dummies([_record(root, image_id, path) for image_id, path in sorted(found.paths.items())])
     return Listing(records, found.passed, f"fvrid: {REAL}, {count(records)}, {len(found.passed)} other files")
+
+
+def _without_dummies(records: list[ImageRecord]) -> list[ImageRecord]:
+    """With no camera for the vehicles of several images that have no other than c001."""
+    images = Counter(record.vehicle_id for record in records)
+    elsewhere = {record.vehicle_id for record in records if record.camera_id != DUMMY}
+    dummies = {vehicle for vehicle, count in images.items() if count > 1} - elsewhere
+    return [replace(record, camera_id=None) if record.vehicle_id in dummies else record for record in records]
 
 
 def _base(root: Path, domain: str) -> str:
