@@ -27,7 +27,7 @@ from .density import fog_density
 from .depth import DepthEstimator, part_of
 from .fog import FogDraw, FogRange, FogSynthesizer, GivenFog
 from .images import Codec, Uint8Image
-from .pool import Progress
+from .progress import Progress, silent
 from .records import FvridError, ImageRecord, ImageRefused, Listing, Reject, Row
 from .shards import IMAGES_PER_SHARD, SHARD_FORMAT, Shard, ShardWriter, shard_name
 
@@ -98,7 +98,7 @@ def build(
     out: Path,
     recipe: Recipe,
     workers: int = 1,
-    progress: Progress | None = None,
+    progress: Progress = silent,
     scheduler: str | None = None,
 ) -> BuildSummary:
     """Build a dataset in the folder `out`, with processes here, or on the cluster of a Dask `scheduler` (its address).
@@ -109,7 +109,7 @@ def build(
     process is at work in it, it cannot be written, or no image can be used.
     """
     started = time.monotonic()
-    progress = progress or (lambda count: None)
+    progress = progress
     listings = list(listings)
     records, rejects = _merge(listings)
     command = _command(recipe, [listing.options for listing in listings])
@@ -303,7 +303,7 @@ class FinishedShard(NamedTuple):
 
 
 @dataclass(frozen=True)
-class ShardTask:
+class ShardTask(pool.Task[ShardWriter, FinishedShard]):
     """The records of one shard and how to turn them into its file."""
 
     path: Path

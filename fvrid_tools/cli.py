@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from . import __version__, cli_scenes
-from .cli_scenes import POLARITY, REFINE, SEED, SPECS, WORKERS, bar
-from .records import FvridError, OptionError
+from .command import POLARITY, REFINE, SEED, SPECS, WORKERS, FiniteRange, Sentences
+from .progress import bar
+from .records import OptionError
 from .sources import SOURCES
 
 if TYPE_CHECKING:
@@ -23,25 +24,15 @@ if TYPE_CHECKING:
 SYNTHETIC, REAL = Path("data/fvrid-syn"), Path("data/fvrid-real")
 
 
-class _Sentences(click.Group):
-    """Turns the errors a user can mend into one sentence: exit code 2 for options, 1 for data."""
+class _Sentences(Sentences):
+    """And of an interrupt says whether the same command goes on."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except OptionError as error:
-            raise click.UsageError(str(error)) from None
-        except FvridError as error:
-            raise click.ClickException(str(error)) from None
         except KeyboardInterrupt:
             goes_on = ctx.invoked_subcommand in ("build-syn", "build-real", "render")
             raise click.ClickException("stopped" + "; the same command goes on where it was" * goes_on + ".") from None
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            from .files import sentence_of
-
-            raise click.ClickException(sentence_of(error)) from None
 
 
 @click.group(cls=_Sentences, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -137,7 +128,7 @@ def _choice_options(command: Any) -> Any:
 )
 @click.option(
     "--max-density",
-    type=click.FloatRange(0, 1),
+    type=FiniteRange(0, 1),
     help="Leave out images that are foggy already, of a fog density (see fvrid pick) above this.",
 )
 @click.option(
@@ -236,7 +227,7 @@ def _depth_spec(named: str | None, names: tuple[str, ...]) -> str:
 )
 @click.option(
     "--min-density",
-    type=click.FloatRange(0, 1),
+    type=FiniteRange(0, 1),
     help="Leave out images of a fog density (see fvrid pick) below this, such as 0.25.",
 )
 @SEED
@@ -327,8 +318,8 @@ def _build(
     if scheduler and given is click.core.ParameterSource.COMMANDLINE:
         raise OptionError("--workers and --scheduler: the cluster has its own workers; give one.")
     asked = sum(len(listing.records) for listing in listings)
-    with bar(asked, "build") as progress:
-        done = build(listings, out, recipe, workers, progress, scheduler)
+    with bar(asked, "build") as shown:
+        done = build(listings, out, recipe, workers, shown.update, scheduler)
     reused = f", {done.reused} of them found finished" if done.reused else ""
     refused = f", {done.rejects} refused (see {out / 'rejects.csv'})" if done.rejects else ""
     if drawn and (lost := asked - done.images):
@@ -345,7 +336,7 @@ def _build(
 @DATA
 @click.option(
     "--test-share",
-    type=click.FloatRange(0, 1, min_open=True),
+    type=FiniteRange(0, 1, min_open=True),
     default=0.25,
     show_default=True,
     help="Vehicles for the test, of sources whose own lists do not say.",
@@ -383,8 +374,8 @@ def verify(data: Path) -> None:
     from .manifest import read_dataset
     from .verify import find_problems
 
-    with bar(read_dataset(data)["images"], "verify") as progress:
-        problems = find_problems(data, progress)
+    with bar(read_dataset(data)["images"], "verify") as shown:
+        problems = find_problems(data, shown.update)
     for problem in problems:
         click.echo(problem)
     if problems:
@@ -444,8 +435,8 @@ def report(data: Path, out: Path, pictures: int) -> None:
 
     finished = open_dataset(data)
     make_folder(out.parent)
-    with bar(min(len(finished), pictures) + min(len(finished), SAMPLED), "report") as progress:
-        page = dataset_report(finished, pictures, progress)
+    with bar(min(len(finished), pictures) + min(len(finished), SAMPLED), "report") as shown:
+        page = dataset_report(finished, pictures, shown.update)
     write_atomic(out, page)
     click.echo(out)
 
@@ -460,8 +451,8 @@ def export_command(data: Path, form: Any, out: Path) -> None:
     from .export import export
 
     finished = open_dataset(data)
-    with bar(len(finished), "export") as progress:
-        count = export(finished, form, out, progress)
+    with bar(len(finished), "export") as shown:
+        count = export(finished, form, out, shown.update)
     click.echo(f"{out}: {count} images")
 
 
@@ -470,7 +461,7 @@ def export_command(data: Path, form: Any, out: Path) -> None:
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the page and the table.")
 @click.option("--top", type=click.IntRange(min=1), default=200, show_default=True, help="Images on the page.")
 @click.option(
-    "--min-density", type=click.FloatRange(0, 1), default=0.0, help="Show none that is less foggy.  [default: any]"
+    "--min-density", type=FiniteRange(0, 1), default=0.0, help="Show none that is less foggy.  [default: any]"
 )
 def pick(
     names: tuple[str, ...],
@@ -491,8 +482,8 @@ def pick(
     from .pick import PAGE, pick
 
     listings = _read_sources(names, roots, pattern, "real", None, None, 0)
-    with bar(sum(len(listing.records) for listing in listings), "pick") as progress:
-        done = pick(listings, out, top, min_density, workers, progress)
+    with bar(sum(len(listing.records) for listing in listings), "pick") as shown:
+        done = pick(listings, out, top, min_density, workers, shown.update)
     refused = f", {done.rejects} refused (see {out / REJECTS})" if done.rejects else ""
     click.echo(
         f"{out}: {done.ranked} images ranked, {done.foggy} above a density of {FOGGY:g}{refused};"

@@ -1,44 +1,14 @@
-"""The commands of `fvrid` that make what is not there yet: depth of images, rendered scenes; and what all commands
-share. Heavy imports are inside the commands, so that --help is fast."""
+"""The commands of `fvrid` that make what is not there yet: depth of images, rendered scenes. Heavy imports are inside
+the commands, so that --help is fast."""
 
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 
+from .command import POLARITY, REFINE, SEED, SPECS, WORKERS
+from .progress import bar
 from .records import OptionError
-
-SEED = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of every draw.")
-WORKERS = click.option(
-    "--workers",
-    type=click.IntRange(min=1),
-    default=lambda: os.cpu_count() or 1,
-    show_default="one a core",
-    help="Processes; their number changes no byte.",
-)
-SPECS = "dcnf[:FILE] | source | planar | constant[:D] | files:DIR | hf:MODEL | dcnf-mat:FILE"
-REFINE = click.option(
-    "--refine",
-    type=click.Choice(("guided", "levin", "none")),
-    help="From superpixels to pixels.  [default: guided, the fast one; for dcnf-mat levin, the original's]",
-)
-POLARITY = click.option(
-    "--polarity",
-    type=click.Choice(("far-white", "near-white")),
-    help="Of the pictures of files:DIR.  [default: far-white]",
-)
-
-
-@contextmanager
-def bar(total: int, what: str, unit: str = "images") -> Iterator[Callable[[int], None]]:
-    """A progress bar on stderr with rate and time left; nothing where stderr is not a terminal."""
-    from tqdm import tqdm
-
-    with tqdm(total=total, desc=what, unit=f" {unit}", disable=None, smoothing=0.1) as shown:
-        yield shown.update
 
 
 class _DepthGroup(click.Group):
@@ -75,8 +45,8 @@ def depth_pictures(images: tuple[Path, ...], out: Path, spec: str, refine: Any, 
 
     records = find_images(images, out)
     estimator = open_estimator(spec, refine, polarity)
-    with bar(len(records), "depth") as progress:
-        done = estimate(records, out, estimator, workers, progress)
+    with bar(len(records), "depth") as shown:
+        done = estimate(records, out, estimator, workers, shown.update)
     refused = [one.refused for one in done if one.refused]
     click.echo(f"{out}: depth of {len(done) - len(refused)} images; look at {out / SHEET}")
     if refused:
@@ -119,13 +89,13 @@ def depth_train(folders: tuple[Path, ...], out: Path, epochs: int, field_epochs:
     for listing in listings:
         click.echo(listing.summary, err=True)
     make_folder(out.parent)  # now, not after the training
-    with bar(training.visits(len(records["train"]), recipe), "train") as progress:
-        net = training.train(records["train"], recipe, progress)
+    with bar(training.visits(len(records["train"]), recipe), "train") as shown:
+        net = training.train(records["train"], recipe, shown.update)
     training.save(net, out, recipe, [mini.recipe_of(root) for root in roots])
     click.echo(out)
     if records["test"]:
-        with bar(len(records["test"]), "measure") as progress:
-            scores = measure(DCNF(out), records["test"], progress)
+        with bar(len(records["test"]), "measure") as shown:
+            scores = measure(DCNF(out), records["test"], shown.update)
         click.echo("held out: " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
 
 
@@ -205,8 +175,8 @@ def render(
 
     fleet = Fleet(seed=seed, vehicles=vehicles, views=views, fog=_FOGS[fog], pairs=pairs, wide=wide)
     recipe = Recipe(fleet=fleet, size=size, samples=samples, counterparts=counterparts)
-    with bar(vehicles * views, "render") as progress:
-        count = render(out, recipe, workers, progress)
+    with bar(vehicles * views, "render") as shown:
+        count = render(out, recipe, workers, shown.update)
     click.echo(f"{out}: {count} images of {vehicles} vehicles")
 
 

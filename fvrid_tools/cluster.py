@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .pool import Done, Made, Progress, Task
+from .pool import Done, Made, Task
+from .progress import Progress
 from .records import FvridError, OptionError
 
 PATIENCE = 10.0  # seconds that a scheduler may take to answer

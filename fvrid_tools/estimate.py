@@ -15,7 +15,7 @@ import numpy as np
 from . import files, images, page, pictures, pool
 from .depth import DepthEstimator, part_of
 from .pictures import AUTHORS_NAME
-from .pool import Progress
+from .progress import Progress, silent
 from .records import FARTHEST_M, FvridError, ImageRecord, ImageRefused
 from .sources.folder import image_paths
 
@@ -83,7 +83,7 @@ def _record(root: Path, below: str) -> ImageRecord:
 
 
 def estimate(
-    records: list[ImageRecord], out: Path, estimator: DepthEstimator, workers: int = 1, progress: Progress | None = None
+    records: list[ImageRecord], out: Path, estimator: DepthEstimator, workers: int = 1, progress: Progress = silent
 ) -> list[Estimated]:
     """Write the depth pictures of all images and the contact sheet into the folder `out`; -> one result an image.
 
@@ -95,7 +95,7 @@ def estimate(
         _DepthTask(part, out, part_of(estimator, part), tuple((i + j) % step == 0 for j in range(_TASK)))
         for i, part in ((i, records[i : i + _TASK]) for i in range(0, len(records), _TASK))
     ]
-    done = [one for part in pool.run(tasks, workers, progress or (lambda count: None)) for one in part]
+    done = [one for part in pool.run(tasks, workers, progress) for one in part]
     shown = [one for one in done if one.strip]
     used = [one for one in done if one.refused is None]
     charts = [
@@ -118,7 +118,7 @@ def estimate(
 
 
 @dataclass(frozen=True)
-class _DepthTask:
+class _DepthTask(pool.Task[list[Estimated], list[Estimated]]):
     """Some images."""
 
     records: list[ImageRecord]
@@ -137,10 +137,6 @@ class _DepthTask:
                 done.append(Estimated(record.source_path, refused=f"{record.path}: {error}"))
             progress(1)
         return done
-
-    def write(self, made: list[Estimated]) -> list[Estimated]:
-        """Nothing is left to do: pictures are written one by one."""
-        return made
 
     def _save(self, record: ImageRecord, image: images.Uint8Image, d: images.FloatArray, on_sheet: bool) -> Estimated:
         path = _picture(self.out, record)

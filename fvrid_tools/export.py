@@ -6,7 +6,6 @@ import json
 import math
 import re
 import tarfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +13,7 @@ from . import files, images
 from .dataset import Dataset, Sample
 from .fog import PerDistance
 from .pictures import AUTHORS_NAME
+from .progress import Progress, silent
 from .records import FARTHEST_M, FvridError
 
 Format = Literal["folder", "webdataset"]
@@ -21,7 +21,7 @@ SAMPLES_PER_TAR = 1000
 _FIRST_REAL = 20000
 
 
-def export(data: Dataset, form: Format, out: Path, progress: Callable[[int], None] = lambda count: None) -> int:
+def export(data: Dataset, form: Format, out: Path, progress: Progress = silent) -> int:
     """Write the dataset to the new folder `out`; returns the number of images.
 
     "folder": <split>_clear/, <split>_foggy/ and Depth/<split>_clear/<stem>/predict_depth_gray.png as the authors
@@ -80,7 +80,7 @@ def _members(sample: Sample) -> dict[str, bytes]:
     return columns
 
 
-def _export_folder(data: Dataset, out: Path, progress: Callable[[int], None]) -> None:
+def _export_folder(data: Dataset, out: Path, progress: Progress) -> None:
     index = io.StringIO()
     lines = csv.writer(index, lineterminator="\n")
     lines.writerow(("name", "image_id", "vehicle_id", "camera_id", "split", "beta", "beta_per", "airlight"))
@@ -102,7 +102,7 @@ def _export_folder(data: Dataset, out: Path, progress: Callable[[int], None]) ->
     files.write_atomic(out / "index.csv", index.getvalue())
 
 
-def _export_webdataset(data: Dataset, out: Path, progress: Callable[[int], None]) -> None:
+def _export_webdataset(data: Dataset, out: Path, progress: Progress) -> None:
     names = _names(data)
     by_split: dict[str, list[int]] = {}
     for position, row in enumerate(data.rows):

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from . import files, images, manifest, page, pictures, pool
 from .density import FOGGY, fog_density
-from .pool import Progress
+from .progress import Progress, silent
 from .records import FvridError, ImageRecord, ImageRefused, Listing, Reject
 
 TABLE, PAGE = "density.csv", "pick.html"
@@ -51,7 +51,7 @@ def pick(
     top: int = 200,
     min_density: float = 0.0,
     workers: int = 1,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> Picked:
     """Rank all images, and show the `top` foggiest, of at least `min_density`, on a page in the folder `out`.
 
@@ -62,7 +62,7 @@ def pick(
     if (out / manifest.DATASET).exists():
         raise FvridError(f"{out} holds a dataset, with a {manifest.REJECTS} of its own; name another --out.")
     records = sorted(record for listing in listings for record in listing.records)
-    densities, refused = _rank(records, workers, progress or (lambda count: None))
+    densities, refused = _rank(records, workers, progress)
     order = _order(densities)
     _write_table(out / TABLE, records, densities, order)
     rejects = [*refused, *(reject for listing in listings for reject in listing.rejects)]
@@ -145,7 +145,7 @@ def _read(record: ImageRecord) -> images.Uint8Image:
 
 
 @dataclass(frozen=True)
-class _RankTask:
+class _RankTask(pool.Task[_Scores, _Scores]):
     """Some images, read and rated."""
 
     records: list[ImageRecord]
@@ -160,13 +160,9 @@ class _RankTask:
             progress(1)
         return _Scores(densities, rejects)
 
-    def write(self, made: _Scores) -> _Scores:
-        """Nothing is to be written: scores are sent back."""
-        return made
-
 
 @dataclass(frozen=True)
-class _ShowTask:
+class _ShowTask(pool.Task[list[str], list[str]]):
     """Some images, read again and shrunk for the page: data URIs, "" where one is no image any more."""
 
     records: list[ImageRecord]
@@ -180,7 +176,3 @@ class _ShowTask:
         except ImageRefused:
             return ""
         return page.data_uri(images.encode_jpeg(shrunk, _QUALITY, "420"))
-
-    def write(self, made: list[str]) -> list[str]:
-        """Nothing is to be written: the page holds them."""
-        return made

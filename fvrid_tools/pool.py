@@ -5,28 +5,30 @@ import multiprocessing.connection
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
-from typing import Any, Protocol, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
+from .progress import Progress
 from .records import FvridError
 
-Progress = Callable[[int], None]  # called with the number of images just finished
 Made = TypeVar("Made")
-Done = TypeVar("Done", covariant=True)
+Done = TypeVar("Done")
 
 
-class Task(Protocol[Made, Done]):
+class Task(Generic[Made, Done]):
     """What is sent to a process; must pickle."""
 
     def make(self, progress: Progress, /) -> Made:
         """The computing."""
+        raise NotImplementedError
 
     def write(self, made: Made, /) -> Done:
-        """The disk work; the result is sent back."""
+        """The disk work, if any; the result is sent back."""
+        return cast(Done, made)
 
 
 def run(tasks: Sequence[Task[Made, Done]], workers: int, progress: Progress) -> list[Done]:

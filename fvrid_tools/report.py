@@ -1,7 +1,6 @@
 """A dataset to look at: one HTML file with counts, histograms of the fog, and pictures."""
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,6 +8,7 @@ import numpy as np
 from . import page, stats
 from .dataset import Dataset, Sample
 from .fog import transmission
+from .progress import Progress, silent
 
 SAMPLED = 1000  # images whose transmission is read for the histogram
 
@@ -17,7 +17,7 @@ def _evenly(count: int, wanted: int) -> list[int]:
     return [int(i) for i in np.linspace(0, count - 1, min(count, wanted)).round()]
 
 
-def dataset_report(data: Dataset, pictures: int = 24, progress: Callable[[int], None] = lambda count: None) -> str:
+def dataset_report(data: Dataset, pictures: int = 24, progress: Progress = silent) -> str:
     """The report of a dataset as an HTML document that needs no other file. `progress` counts images read."""
     known = isinstance(data.info.get("fog"), dict)  # beta and A; not of real fog, nor of fog that the source brought
     with_clear = data.info["domain"] == "synthetic" or data.info.get("pairs")
@@ -56,7 +56,7 @@ def _strip(sample: Sample) -> dict[str, Any]:
     }
 
 
-def _charts(data: Dataset, progress: Callable[[int], None]) -> list[Any]:
+def _charts(data: Dataset, progress: Progress) -> list[Any]:
     """Histograms of beta, A and, from up to SAMPLED images, t."""
     beta = np.array([row.beta for row in data.rows])
     airlight = np.array([row.airlight for row in data.rows])

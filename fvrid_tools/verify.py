@@ -1,15 +1,16 @@
 """Check a dataset against its own records: every hash, every row."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from . import files, manifest
+from .progress import Progress, silent
 from .records import FvridError, Row
 from .shards import Shard
 
 
-def find_problems(folder: Path, progress: Callable[[int], None] = lambda count: None) -> list[str]:
+def find_problems(folder: Path, progress: Progress = silent) -> list[str]:
     """One sentence for everything that is wrong; none where the dataset is what was built.
 
     `progress` is called with the number of images whose shard is done. Raises FvridError where there is no dataset.

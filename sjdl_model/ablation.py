@@ -30,6 +30,7 @@ from safetensors.torch import load_file
 
 from fvrid_tools import files, page, pool
 from fvrid_tools.dataset import Dataset, open_dataset
+from fvrid_tools.progress import Progress, silent
 from fvrid_tools.records import Row
 
 from . import compare, dark_channel_prior
@@ -107,7 +108,7 @@ def ablate(
     changes: Sequence[str] = (),
     jobs: int = 1,
     known: Sequence[Path] = (),
-    progress: pool.Progress = lambda count: None,
+    progress: Progress = silent,
 ) -> Results:
     """Train and score every arm with every seed, and write RESULTS.
 
@@ -266,7 +267,7 @@ def _tasks(
 
 
 @dataclass(frozen=True)
-class RunTask:
+class RunTask(pool.Task[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]):
     """One training, and the arms that are scored with its weights."""
 
     folder: Path
@@ -285,7 +286,7 @@ class RunTask:
     def is_done(self) -> bool:
         return all(self._path(arm).exists() for arm in self.arms)
 
-    def make(self, progress: pool.Progress) -> dict[str, dict[str, Any]]:
+    def make(self, progress: Progress) -> dict[str, dict[str, Any]]:
         """Train and score, unless that is done; the scores by arm."""
         if multiprocessing.parent_process() is not None:  # one of several
             os.environ["TQDM_DISABLE"] = "1"
@@ -298,10 +299,6 @@ class RunTask:
             progress(1)
         (self.folder / CHECKPOINT).unlink(missing_ok=True)
         return found
-
-    def write(self, made: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-        """It is written; sends it back."""
-        return made
 
     def _is_trained(self, data: Sequence[Dataset | None]) -> bool:
         """Whether an earlier ablation came to the end of this training. Raises DataError where it was another."""
@@ -338,9 +335,9 @@ class RunTask:
         return {**stored["scores"], "recipe": to_toml(self.asked), "images": self.images()}
 
     def images(self) -> str:
-        """A hash of which images are trained on and which tested: the same on every machine."""
+        """A hash of which images are trained on, and of which are tested in what order: the same on every machine."""
         rows = [row for data in self.data.open()[:2] for row in data.rows if row.split is not None]
-        parts = sorted(f"{row.domain} {row.image_id} {row.split == 'train'}" for row in rows)
+        parts = sorted(f"{row.domain} {row.image_id} {row.split}" for row in rows)
         return files.sha256_bytes("\n".join(parts).encode())
 
     def _path(self, arm: Arm) -> Path:
@@ -419,6 +416,7 @@ def score(
             after = net.embedding_of(torch.from_numpy(before).to(device)).cpu().numpy()
         scores = test.score(after, after, device=device)
         found |= {f"{name}_{domain}": value for name, value in scores.summary().items()}
+        found[f"protocol_{domain}"] = test.result(scores, condition).protocol
         found[f"mAP_{domain}_interval"] = scores.intervals()["mAP"]
         found[f"mAP_{domain}_before_bn"] = test.score(before, before, device=device).mAP
         unit = torch.nn.functional.normalize(torch.from_numpy(after)).numpy()  # zeros, of a collapsed network, stay
@@ -443,4 +441,5 @@ def write_page(out: Path, results: Results) -> None:
     runs = {name: sorted(of) for name, of in results.items() if of}
     recipe = next(scores["recipe"] for of in results.values() for scores in of.values())
     values = {"title": f"Ablation {out.resolve().name}", "figure": figure, "table": compare.table(lines), "runs": runs}
+    values["protocols"] = compare.protocols(results)
     files.write_atomic(out / PAGE, page.render(__package__, "ablation.html.j2", recipe=recipe, **values))

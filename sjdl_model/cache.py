@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
-from tqdm import tqdm
+
+from fvrid_tools.progress import bar
 
 from . import processes, transforms
 from .config import ConfigError
@@ -30,13 +31,13 @@ class CachedImages:
             collate_fn=collate,
             worker_init_fn=leave_signals_to_the_trainer,
         )
-        done, quiet = 0, True if processes.rank() else None
-        with tqdm(total=len(training), desc="decoding", unit=" images", disable=quiet, leave=False) as bar:
+        done = 0
+        with bar(len(training), "decoding", shown=processes.rank() == 0) as shown:
             for batch in loader:
                 for name, images in _images_of(batch).items():
                     self._room(name, images)[done : done + len(images)] = images
                 done += len(batch.label)
-                bar.update(len(batch.label))
+                shown.update(len(batch.label))
         self._labels = torch.tensor(training.labels).to(device)
         self._cameras = training.camera_numbers().to(device) if training.cameras else None
 

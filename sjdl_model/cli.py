@@ -8,7 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fvrid_tools.command import Sentences
+from fvrid_tools.progress import bar
+
 from . import cli_images
+from .cli_images import PATH
 
 if TYPE_CHECKING:
     from fvrid_tools.dataset import Dataset
@@ -16,7 +20,6 @@ if TYPE_CHECKING:
     from .rerank import Rerank
     from .results import Scoring
 
-PATH = click.Path(path_type=Path)
 _FEW = 20  # queries
 CONDITIONS = ("foggy", "clear", "defogged")  # as in evaluate.py, which needs torch
 
@@ -33,35 +36,18 @@ _COUNTERPARTS = click.option(
 )
 
 
-class _Sentences(click.Group):
-    """Turns the errors a user can mend into one sentence: exit code 2 for recipes and options, 1 for data."""
+class _Sentences(Sentences):
+    """And losses that are not finite, and packages that are not there."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        from fvrid_tools.files import sentence_of
-        from fvrid_tools.records import FvridError
-
-        from .config import ConfigError, DataError
-
         try:
             return super().invoke(ctx)
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise click.ClickException(sentence_of(error)) from None
-        except ConfigError as error:
-            raise click.UsageError(str(error)) from None
-        except (FvridError, DataError, FloatingPointError) as error:
-            raise click.ClickException(_sentence(error)) from None
+        except FloatingPointError as error:
+            raise click.ClickException(str(error)) from None
         except ImportError as error:
             raise click.ClickException(
                 f"{error}; install the model's packages with pip install 'fvrid[model]'."
             ) from None
-
-
-def _sentence(error: Exception) -> str:
-    """The error's own words, where a DataLoader wrapped it with a worker's traceback."""
-    text = str(error).strip()
-    return text.splitlines()[-1].partition("Error: ")[2] if "Original Traceback" in text else text
 
 
 @click.group(cls=_Sentences, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -155,13 +141,7 @@ def _scoring_options(command: Any) -> Any:
             help="Leave out gallery images of the query's vehicle by its camera, or not; auto: where cameras are known;"
             " vehicleid: ten random galleries of one image a vehicle.",
         ),
-        click.option(
-            "--feature",
-            type=click.Choice(("after-bn", "before-bn")),
-            default="after-bn",
-            show_default=True,
-            help="What to rank by.",
-        ),
+        cli_images.FEATURE,
         click.option(
             "--rerank",
             is_flag=False,
@@ -169,14 +149,8 @@ def _scoring_options(command: Any) -> Any:
             metavar="K1,K2,LAMBDA",
             help="Rank by k-reciprocal distances (Zhong et al. 2017); alone 20,6,0.3.",
         ),
-        click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ..."),
-        click.option(
-            "--workers",
-            type=click.IntRange(min=0),
-            default=2,
-            show_default=True,
-            help="Processes that decode images.",
-        ),
+        cli_images.DEVICE,
+        cli_images.WORKERS,
     )
     for option in reversed(options):
         called = option(called)
@@ -358,19 +332,17 @@ def ablate(
     --counterparts for that, without which the headroom is that of synthetic data and the oracle is left out. Prints the
     comparison; OUT/results.json, figure.svg and ablation.html have it too.
     """
-    from tqdm import tqdm
-
     from .ablation import PAGE, Data, ablate, write_page
     from .arms import chosen
-    from .compare import compare, table
+    from .compare import compare, protocols, table
     from .tables import as_text
     from .train import TerminatedError
 
     wanted = chosen(arms, own)
-    with tqdm(total=len(wanted) * seeds, desc="ablate", unit=" runs", disable=None) as bar:
+    with bar(len(wanted) * seeds, "ablate", "runs", leave=True) as shown:
         datasets = Data(synthetic=data, real=real, counterparts=counterparts, validation=validation)
         try:
-            results = ablate(datasets, wanted, seeds, out, recipe, changes, jobs, known, bar.update)
+            results = ablate(datasets, wanted, seeds, out, recipe, changes, jobs, known, shown.update)
         except TerminatedError as error:
             raise _terminated(error, "the same command goes on") from None
         except KeyboardInterrupt:  # of several runs at once, each of which has saved
@@ -379,6 +351,8 @@ def ablate(
         if not of:
             click.echo(f"{name} is left out: real fog has no clear images; name their --counterparts.", err=True)
     click.echo(as_text(table(compare(results))))
+    for protocol in protocols(results):
+        click.echo(protocol)
     write_page(out, results)
     click.echo(f"{out / PAGE}")
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fvrid_tools.progress import bar
+
 if TYPE_CHECKING:
     from .inference import Trained
 
@@ -80,15 +82,6 @@ class _Refusals(dict[Path, str]):
             raise click.ClickException(f"{len(self)} of {of} images could not be used; they are named above.")
 
 
-@contextmanager
-def _bar(total: int, what: str) -> Iterator[Callable[[int], None]]:
-    """A progress bar on stderr with rate and time left; nothing where stderr is not a terminal."""
-    from tqdm import tqdm
-
-    with tqdm(total=total, desc=what, unit=" images", disable=None, leave=False) as bar:
-        yield bar.update
-
-
 # how torch says so, of a GPU, of the CPU, and of a DataLoader's worker
 _MEMORY = (
     "out of memory",
@@ -148,14 +141,14 @@ def _embed(
     from .config import DataError
     from .inference import embed_images
 
-    with _bar(len(paths), what) as progress, enough_memory("lower --batch"):
+    with bar(len(paths), what) as shown, enough_memory("lower --batch"):
         embeddings = embed_images(
             trained.net,
             paths,
             trained.size,
             defog=condition == "defogged",
             before_bn=feature == "before-bn",
-            progress=progress,
+            progress=shown.update,
             refused=refusals.add,
             **options,
         )
@@ -304,8 +297,10 @@ def defog(
     trained = _trained(weights, device, domain, one_size=False, condition="defogged")
     make_folder(out)
     refusals = _Refusals()
-    with _bar(len(targets), "defog") as progress, enough_memory("lower --max-side"):
-        defog_files(trained.net, targets, max_side=max_side, workers=workers, progress=progress, refused=refusals.add)
+    with bar(len(targets), "defog") as shown, enough_memory("lower --max-side"):
+        defog_files(
+            trained.net, targets, max_side=max_side, workers=workers, progress=shown.update, refused=refusals.add
+        )
     click.echo(f"{out}: {len(targets) - len(refusals)} images defogged")
     refusals.end(len(targets))
 

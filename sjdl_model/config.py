@@ -13,6 +13,7 @@ from typing import Any, get_type_hints
 
 from fvrid_tools.files import MANIFESTS, find_manifest
 from fvrid_tools.fog import PRESETS
+from fvrid_tools.records import FvridError, OptionError
 
 RESTORATION_NORMS = ("l2", "mse")
 SELF_CONSTRAINTS = ("global", "phase")
@@ -23,11 +24,11 @@ PRECISIONS = ("float32", "tf32", "bfloat16", "float16")
 IMAGE_TERMS = ("restoration", "color_entropy", "dark_channel", "total_variation", "self_constraint")
 
 
-class ConfigError(Exception):
+class ConfigError(OptionError):
     """One sentence for the user: which key or file is wrong, and how to mend it."""
 
 
-class DataError(ValueError):
+class DataError(FvridError, ValueError):
     """One sentence for the user: what the data lacks, and how to mend it."""
 
 

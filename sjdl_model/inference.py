@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from fvrid_tools import images
 from fvrid_tools.files import atomic_path, is_text, make_folder, sha256_file
 from fvrid_tools.images import Uint8Image
+from fvrid_tools.progress import Progress, silent
 from fvrid_tools.records import ImageRefused
 
 from . import transforms
@@ -28,7 +29,7 @@ from .config import ConfigError, DataError
 from .data import to_float
 from .distances import Euclidean
 from .distances import embeddings as checked
-from .evaluate import BATCH, Progress, embed
+from .evaluate import BATCH, embed
 from .network import SJDL, WEIGHTS, check_defogs, load_network
 
 MAX_SIDE = 2048  # pixels: a longer side is shrunk before the network defogs the image
@@ -180,7 +181,7 @@ def embed_images(
     before_bn: bool = False,
     batch: int = BATCH,
     workers: int = 0,
-    progress: Progress = lambda count: None,
+    progress: Progress = silent,
     refused: Refused = _stop,
 ) -> NDArray[np.float32]:
     """(N, D) embeddings of image files resized to size x size, on the network's device; what `sjdl eval` ranks by,
@@ -434,7 +435,7 @@ def defog_files(
     *,
     max_side: int = MAX_SIDE,
     workers: int = 0,
-    progress: Progress = lambda count: None,
+    progress: Progress = silent,
     refused: Refused = _stop,
 ) -> None:
     """Write the defogged image of each file to its target, a PNG, one after the other. Raises DataError."""

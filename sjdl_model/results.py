@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from tqdm import tqdm
 from fvrid_tools import page
 from fvrid_tools.dataset import Dataset
 from fvrid_tools.files import write_atomic
+from fvrid_tools.progress import bar
 
 from . import processes
 from .card import write_card
@@ -146,20 +147,15 @@ def _embedding(net: SJDL, size: int, scoring: Scoring, count: int) -> Iterator[E
     """An embedder whose progress bar expects so many images, of all processes together."""
     device = pick_device(scoring.device)
     set_precision("float32", device)
-    quiet = True if processes.rank() else None
-    with tqdm(total=count // processes.count(), desc="embed", unit=" images", disable=quiet, leave=False) as bar:
+    with bar(count // processes.count(), "embed", shown=processes.rank() == 0) as shown:
         yield Embedder(
             net=net,
             size=size,
             before_bn=scoring.before_bn,
             workers=scoring.workers,
             device=device,
-            progress=_advance(bar),
+            progress=shown.update,
         )
-
-
-def _advance(bar: Any) -> Callable[[int], None]:
-    return lambda count: bar.update(count)
 
 
 def _keep(run: Path, result: Result, scoring: Scoring) -> None:

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from fvrid_tools.dataset import Dataset
 from fvrid_tools.files import alone_in, make_folder, remove_unfinished, write_atomic
+from fvrid_tools.progress import bar
 from fvrid_tools.records import FvridError
 
 from . import norms, processes
@@ -102,9 +103,9 @@ def train_restorer(data: Dataset, recipe: Recipe, folder: Path) -> None:
         first = int(state["step"])
     write_atomic(folder / RECIPE, to_toml(recipe))
     steps = domains.steps(first, total, device)
-    bar = tqdm(steps, total=total, initial=first, desc="restorer", unit=" steps", disable=None)
+    shown = bar(total, "restorer", "steps", over=steps, initial=first, leave=True)
     with _Termination() as termination:
-        for done, (batch, _) in enumerate(bar, start=first + 1):
+        for done, (batch, _) in enumerate(shown, start=first + 1):
             batch = batch.to(device)
             assert batch.clear is not None
             for group in optimizer.param_groups:
@@ -237,19 +238,18 @@ class _Run:
         """Train to the end of the epoch. Raises TerminatedError, NotFiniteError."""
         per_epoch = self._domains.steps_per_epoch
         clock = Clock()
-        bar = tqdm(
-            clock.timed(islice(steps, (epoch + 1) * per_epoch - self._step)),
-            total=per_epoch,
+        shown = bar(
+            per_epoch,
+            f"epoch {epoch + 1}/{self._recipe.epochs}",
+            "steps",
+            over=clock.timed(islice(steps, (epoch + 1) * per_epoch - self._step)),
             initial=self._step % per_epoch,
-            desc=f"epoch {epoch + 1}/{self._recipe.epochs}",
-            unit=" steps",
-            disable=True if processes.rank() else None,
-            leave=False,
+            shown=processes.rank() == 0,
         )
 
         def show(terms: dict[str, float]) -> None:
             short = {name.replace("synthetic/", "").replace("real/", "real "): f"{v:.3g}" for name, v in terms.items()}
-            bar.set_postfix({**short, "images/s": f"{clock.rates()['images_per_second']:.0f}"}, refresh=False)
+            shown.set_postfix({**short, "images/s": f"{clock.rates()['images_per_second']:.0f}"}, refresh=False)
 
         def due(done: int) -> bool:
             if done % per_epoch == 0:  # the epoch's own checkpoint comes next
@@ -258,14 +258,14 @@ class _Run:
             return processes.any_of(termination.asked) or bool(every and done % every == 0)
 
         try:
-            for done in train_steps(self._trainer, bar, self._step, self._log, due, show):
+            for done in train_steps(self._trainer, shown, self._step, self._log, due, show):
                 self._step = done
                 self._save()
                 self._stop_if(termination)
         except NotFiniteError as error:
             raise self._explained(error) from None
         finally:
-            bar.close()
+            shown.close()
         self._step = (epoch + 1) * per_epoch
         self._rates = clock.rates()
 

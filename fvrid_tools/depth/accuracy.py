@@ -6,14 +6,12 @@ import numpy as np
 
 from .. import pictures
 from ..images import FloatArray
-from ..pool import Progress
+from ..progress import Progress, silent
 from ..records import FARTHEST_M, ImageRecord
 from . import DepthEstimator
 
 
-def measure(
-    estimator: DepthEstimator, records: Sequence[ImageRecord], progress: Progress = lambda count: None
-) -> dict[str, float]:
+def measure(estimator: DepthEstimator, records: Sequence[ImageRecord], progress: Progress = silent) -> dict[str, float]:
     """Scores of images that carry depth (at least one).
 
     correlation and its 5th percentile: Pearson's, of d within an image, over images (the median; flat truths left

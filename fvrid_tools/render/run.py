@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import files, images, pool
-from ..pool import Progress
+from ..progress import Progress, silent
 from ..records import FARTHEST_M, FvridError, OptionError
 from . import plan
 from .meshes import Array
@@ -70,13 +70,13 @@ class Recipe:
         return [replace(view.without_fog(), pair=False) for view in views] if self.counterparts else views
 
 
-def render(out: Path, recipe: Recipe, workers: int = 1, progress: Progress | None = None) -> int:
+def render(out: Path, recipe: Recipe, workers: int = 1, progress: Progress = silent) -> int:
     """Render into the folder `out`; -> the number of images. The same command again goes on where it stopped.
 
     Raises FvridError where `out` holds anything else or cannot be written, another process is at work in it, or the
     extra `render` is not installed; OptionError where there are fewer test vehicles than pairs are wanted of.
     """
-    progress = progress or (lambda count: None)
+    progress = progress
     fleet = recipe.fleet
     if missing := [name for name in ("mitsuba", "pyoidn") if find_spec(name) is None]:
         raise FvridError(f"rendering needs {' and '.join(missing)}: pip install 'fvrid[render]'.")
@@ -117,7 +117,7 @@ def _table(rows: list[dict[str, Any]]) -> str:
 
 
 @dataclass(frozen=True)
-class VehicleTask:
+class VehicleTask(pool.Task[None, None]):
     """All views of one vehicle: its body is built once."""
 
     out: Path
@@ -180,9 +180,6 @@ class VehicleTask:
             if not all(path.exists() for path in self._paths(view)):
                 self._render(view, vehicle)
             progress(1)
-
-    def write(self, made: None) -> None:
-        """Nothing is left to do: images are written one by one."""
 
     def _render(self, view: plan.View, vehicle: Any) -> None:
         from .camera import develop, to_jpeg

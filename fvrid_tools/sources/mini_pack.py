@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import files, images, pictures, pool
-from ..pool import Progress
+from ..progress import Progress, silent
 from ..records import FvridError, ImageRecord, ImageRefused, Part, Row
 from ..shards import IMAGES_PER_SHARD, ShardWriter, shard_name
 from . import mini
@@ -45,7 +45,7 @@ def pack(clear: Path, real: Path, out: Path, workers: int = 1) -> None:
 
     files.make_folder(out)
     (out / mini.INDEX).unlink(missing_ok=True)
-    shards = pool.run(tasks, workers, lambda count: None)
+    shards = pool.run(tasks, workers, silent)
     for path in out.iterdir():  # of an earlier, larger pack
         if re.fullmatch(rf"({'|'.join(_COLUMNS)})-\d+\.h5", path.name) and path not in {task.path for task in tasks}:
             path.unlink()
@@ -82,7 +82,7 @@ def _entry(path: Path, count: int) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class _PackTask:
+class _PackTask(pool.Task[tuple[ShardWriter, str], dict[str, Any]]):
     """The records of one shard; made and written in one process."""
 
     path: Path

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ... import files, images, pictures
 from ...images import FloatArray, Uint8Image
-from ...pool import Progress
+from ...progress import Progress, silent
 from ...records import FvridError, ImageRecord
 from . import field
 from .network import STRIDE, DCNFNetwork
@@ -61,7 +61,7 @@ class Scene:
         return cls(image, images.levels_of_depth(depth))
 
 
-def train(records: list[ImageRecord], recipe: DepthRecipe, progress: Progress = lambda count: None) -> DCNFNetwork:
+def train(records: list[ImageRecord], recipe: DepthRecipe, progress: Progress = silent) -> DCNFNetwork:
     """Train on images that carry depth; `progress` counts images. The same records and recipe give the same weights.
 
     Raises FvridError where there are fewer images than a batch takes.
