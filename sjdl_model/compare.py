@@ -68,6 +68,13 @@ def read_results(path: Path) -> Results:
     return found
 
 
+def protocols(results: Scores) -> list[str]:
+    """How the runs were tested, a sentence for each way."""
+    runs = [scores for of in results.values() for scores in of.values()]
+    keys = {domain: f"protocol_{domain}" for domain in ("synthetic", "real")}
+    return sorted({f"{domain}: {run[key]}" for run in runs for domain, key in keys.items() if key in run})
+
+
 def compare(results: Scores, over: str = "baseline") -> list[Line]:
     """A line an arm that has scores; gains are over the arm of that name."""
     baseline, headroom = results.get(over, {}), results.get("headroom", {})

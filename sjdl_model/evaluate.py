@@ -1,5 +1,6 @@
 """Embed the test images of a dataset and score the ranking."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -10,13 +11,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fvrid_tools.dataset import Dataset
+from fvrid_tools.progress import Progress, silent
 from fvrid_tools.records import Row
 
 from . import data as images_of
 from . import processes
 from .config import ConfigError, DataError
 from .data import ImageSet, Pick, camera_number, image_batches
-from .metrics import RetrievalScores, check_matches, evaluate, evaluate_vehicleid, numbered
+from .metrics import FOLDS, RetrievalScores, check_matches, evaluate, evaluate_vehicleid, numbered
 from .network import SJDL
 from .rerank import Rerank
 
@@ -24,7 +26,6 @@ BATCH = 64
 CPU = torch.device("cpu")
 CONDITIONS = ("foggy", "clear", "defogged")
 
-Progress = Callable[[int], None]
 Defogger = Callable[[Tensor], Tensor]  # (B, 3, H, W) in [0, 1] -> the same without fog
 
 
@@ -61,7 +62,7 @@ def embed(
     defog: Defogger | None = None,
     before_bn: bool = False,
     cameras: Sequence[int] = (),
-    progress: Progress = lambda count: None,
+    progress: Progress = silent,
 ) -> NDArray[np.float32]:
     """(N, D) float32 embeddings; with `defog` of the images that it makes of them.
 
@@ -89,7 +90,7 @@ class Embedder:
     device: torch.device = CPU
     defogger: Defogger | None = None  # None: the network's own FIRM
     domain: str | None = None  # whose running statistics normalise, where they are kept apart; None: the dataset's own
-    progress: Progress = lambda count: None
+    progress: Progress = silent
 
     def defog(self, foggy: Tensor) -> Tensor:
         """(B, 3, S, S) in [0, 1] -> the same without fog."""
@@ -144,8 +145,13 @@ class TestSet:
         self.query = everything if self._every else slice(0, first)
         self.gallery = everything if self._every else slice(first, len(rows))
         places: list[Any] = [None if protocol in ("camera-less", "vehicleid") else _camera(row) for row in rows]
-        if self._every:  # an image is not to be found by itself: where its camera does not count, it is its own
-            places = [place or row.image_id for place, row in zip(places, rows, strict=True)]
+        # an image is not to be found by itself, nor by a copy of its file, as VeRi-776's queries have one in the
+        # gallery: where its camera does not count, the file is its own
+        files = Counter(row.sha256 for row in rows)
+        self._copies = len(files) < len(rows)
+        for i, row in enumerate(rows):
+            if places[i] is None and (self._every or files[row.sha256] > 1):
+                places[i] = row.sha256
         self.labels = numbered([row.identity for row in rows], [])[0]
         self.cameras = numbered(places, [])[0]
         if protocol != "vehicleid":
@@ -187,11 +193,15 @@ class TestSet:
         )
 
     def _rule(self) -> str | None:
+        unknown = all(row.camera_id is None for row in self.data.rows)
+        if self.protocol == "camera-less" or unknown:
+            if self._every:
+                return "camera-less: of the query's vehicle only the query's own image left out"
+            if self._copies:
+                return "camera-less: of the query's vehicle only copies of the query's own file left out"
+            return None if unknown else "camera-less: cameras not looked at, so nothing is left out of the gallery"
         if not self._every:
-            looked_at = self.protocol != "camera-less" or all(row.camera_id is None for row in self.data.rows)
-            return None if looked_at else "camera-less: cameras not looked at, so nothing is left out of the gallery"
-        if self.protocol == "camera-less" or all(row.camera_id is None for row in self.data.rows):
-            return "camera-less: of the query's vehicle only the query's own image left out"
+            return None
         rule = "camera-aware: gallery images of the query's vehicle by the query's camera left out"
         if any(row.camera_id is None for row in self.data.rows):
             rule += ", an image without a known camera counting as a camera of its own"
@@ -203,6 +213,10 @@ class TestSet:
         """images, gallery_images: the conditions of queries and gallery."""
         gallery_images = gallery_images or images
         queries, vehicles = len(scores.first_match), len(np.unique(self.labels[self.query]))
+        unmatched, gallery = scores.unmatched, len(self.labels[self.gallery])
+        if self.protocol == "vehicleid":  # of one of its galleries
+            gallery = len(np.unique(self.labels))
+            queries, unmatched = queries // FOLDS, unmatched // FOLDS
         one = "a random image of each test vehicle is the query"
         if queries > vehicles:  # as a source's own lists may have it
             one = f"{queries} images of {vehicles} test vehicles are the queries"
@@ -218,8 +232,8 @@ class TestSet:
             gallery_images=gallery_images,
             feature="before BN" if before_bn else "after BN",
             queries=queries,
-            unmatched=scores.unmatched,
-            gallery=len(self.labels[self.gallery]),
+            unmatched=unmatched,
+            gallery=gallery,
             protocol="; ".join(said),
             dataset=self.data.folder.resolve().name,
             data_sha256=self.data.info["manifest_sha256"],

@@ -183,6 +183,27 @@ def test_protocols_are_named(built: Path, embedder: Embedder, protocol: str) -> 
         assert "k-reciprocal (k1 = 5, k2 = 2, lambda = 0.3)" in reranked.protocol
 
 
+def test_a_query_does_not_find_a_copy_of_its_own_file(built: Path, embedder: Embedder) -> None:
+    """VeRi-776 has its queries in the gallery, too."""
+    data = fvrid_tools.open_dataset(built)
+    queries = data.select(split="query").rows
+    copies = [row._replace(image_id=f"{row.image_id}-copy", split="gallery") for row in queries]
+    for protocol, which in (("camera-less", "one"), ("camera-aware", "one"), ("camera-less", "all")):
+        test = TestSet(data.take([*data.rows, *copies]), which, protocol)
+        if (protocol, which) == ("camera-less", "one"):
+            assert "only copies of the query's own file left out" in evaluate_dataset(embedder, test).protocol
+        for shown in ranklists.rank_lists(test, embedder(test.data, "foggy"), SIZE):
+            marks = {match.image_id: match.mark for match in shown.matches}
+            assert marks.get(f"{shown.query.image_id}-copy", "junk") == "junk"
+
+
+def test_vehicleids_counts_are_of_one_gallery(built: Path, embedder: Embedder) -> None:
+    test = TestSet(fvrid_tools.open_dataset(built), protocol="vehicleid")
+    result = evaluate_dataset(embedder, test)
+    vehicles = len({row.identity for row in test.data.rows})
+    assert (result.gallery, result.queries, result.unmatched) == (vehicles, len(test.data) - vehicles, 0)
+
+
 def test_what_cannot_be_scored_is_said_before_the_network_runs(built: Path) -> None:
     whole = fvrid_tools.open_dataset(built)
     without_cameras = whole.take([row._replace(camera_id=None) for row in whole.rows])
