@@ -18,10 +18,11 @@ class Visit(NamedTuple):
 class PKSampler:
     """Batches of P vehicles with K images each, numbered by step.
 
-    A round visits every vehicle once, P at a time, in an order of its own; a vehicle's images take turns from
-    round to round, and repeat within a batch where it has fewer than K. What is left of a round that does not
+    A round visits every vehicle once, P at a time, in an order of its own. What is left of a round that does not
     fill a batch is filled up with the next round's first vehicles that the batch does not hold yet; where it holds
-    one of those, the vehicle after them comes twice in that round, and the one passed over not at all.
+    one of those, the vehicle after them comes twice in that round, and the one passed over not at all. A vehicle's
+    images come likewise, K at a time from round to round, each deal of them in an order of its own, so that any two
+    meet; they repeat within a batch where it has fewer than K.
     """
 
     def __init__(self, labels: Sequence[int], p: int, k: int, seed: int, of: object = "these images") -> None:
@@ -51,18 +52,28 @@ class PKSampler:
         count = len(self._images)
         turn, first = divmod(step * self._p, count)
         chosen = [(int(vehicle), turn) for vehicle in self._order(turn)[first : first + self._p]]
-        taken = {vehicle for vehicle, _ in chosen}
-        following = [int(vehicle) for vehicle in self._order(turn + 1) if vehicle not in taken]
-        return chosen + [(vehicle, turn + 1) for vehicle in following[: self._p - len(chosen)]]
+        if len(chosen) < self._p:
+            taken = {vehicle for vehicle, _ in chosen}
+            following = [int(vehicle) for vehicle in self._order(turn + 1) if vehicle not in taken]
+            chosen += [(vehicle, turn + 1) for vehicle in following[: self._p - len(chosen)]]
+        return chosen
 
     def _order(self, turn: int) -> np.ndarray:
         return np.random.default_rng([self._seed, 2, turn]).permutation(len(self._images))
 
     def _take(self, vehicle: int, turn: int) -> np.ndarray:
-        """K images: the vehicle's images in a fixed random circle, K further each round."""
-        images = self._images[vehicle]
-        circle = np.random.default_rng([self._seed, 3, vehicle]).permutation(images)
-        return circle[(turn * self._k + np.arange(self._k)) % len(images)]
+        """K images, from where the round before ended."""
+        images, k = self._images[vehicle], self._k
+        if len(images) <= k:
+            return np.resize(self._deal(vehicle, turn), k)
+        deal, first = divmod(turn * k, len(images))
+        taken = self._deal(vehicle, deal)[first : first + k]
+        following = self._deal(vehicle, deal + 1)
+        return np.concatenate([taken, following[~np.isin(following, taken)][: k - len(taken)]])
+
+    def _deal(self, vehicle: int, number: int) -> np.ndarray:
+        """All images of a vehicle in a random order."""
+        return np.random.default_rng([self._seed, 3, vehicle, number]).permutation(self._images[vehicle])
 
 
 class Steps:
