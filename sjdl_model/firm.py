@@ -57,7 +57,8 @@ class PyramidEnhancement(nn.Module):
             F.interpolate(reduce(F.avg_pool2d(x, factor)), size=x.shape[-2:], mode="bilinear", align_corners=False)
             for reduce, factor in zip(self.reduce, POOLS, strict=True)
         ]
-        result: Tensor = self.out(torch.cat([x, *scales], dim=1))
+        with torch.autocast(x.device.type, enabled=False):  # of 16 bits, the image would have levels 1/256 apart
+            result: Tensor = self.out(torch.cat([x, *scales], dim=1).float())
         return result
 
 
@@ -91,5 +92,5 @@ class FIRM(nn.Module):
     def forward(self, shared: Tensor, foggy: Tensor) -> Tensor:
         """shared: (B, C, H / stride, W / stride).  foggy: (B, 3, H, W) in [0, 1].  -> (B, 3, H, W) in (0, 1)."""
         features = self.upsample(shared)  # (B, C', H, W)
-        image = (foggy - 0.5) * 4  # of the features' size, or the pyramid would hardly see it
+        image = (foggy - 0.5) * 4  # scaled to the features' magnitude, or the pyramid would hardly see it
         return torch.sigmoid(self.enhance(torch.cat([features, image], dim=1)))
