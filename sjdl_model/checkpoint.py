@@ -15,7 +15,7 @@ from torch import nn
 from fvrid_tools.files import atomic_path, write_atomic
 
 from .config import DataError, first_line
-from .network import WEIGHTS, Architecture
+from .network import WEIGHTS, Architecture, weights_file
 
 CHECKPOINT = "checkpoint.pt"
 
@@ -66,7 +66,7 @@ def load_checkpoint(run: Path) -> dict[str, Any]:
 
 def read_facts(weights: Path) -> dict[str, str]:
     """What `save_weights` wrote beside the tensors of a file, or of a folder that holds one."""
-    with safe_open(weights / WEIGHTS if weights.is_dir() else weights, "pt") as file:
+    with safe_open(weights_file(weights), "pt") as file:
         return dict(file.metadata() or {})
 
 

@@ -29,8 +29,8 @@ DOMAIN = click.option(
     type=click.Choice(("real", "synthetic")),
     default="real",
     show_default=True,
-    help="Whose statistics of batch norm to use, where the network keeps them apart; of images in fog that was added,"
-    " synthetic.",
+    help="Which domain's statistics of batch norm to use, where there are two; synthetic for images to which fog"
+    " was added.",
 )
 DEVICE = click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ...")
 WORKERS = click.option(
@@ -116,16 +116,12 @@ def _trained(weights: Path, device: str, domain: str, *, one_size: bool = True, 
     set_precision("float32", chosen, one_size=one_size)
     trained = load_trained(weights, chosen)
     trained.net.use_statistics_of(domain)
+    if trained.net.cameras:
+        click.echo(f"{weights}: it was trained with cameras, which images do not tell; it embeds without.", err=True)
     verdict = read_facts(weights).get("verdict", "")
     if condition == "defogged" and verdict and not verdict.startswith("defogs"):
         click.echo(f"{weights}: its training said of the defogging: {verdict}", err=True)
     return trained
-
-
-def _weights_file(weights: Path) -> Path:
-    from .network import WEIGHTS
-
-    return weights / WEIGHTS if weights.is_dir() else weights
 
 
 def _embed(
@@ -179,10 +175,11 @@ def embed(
     named and left out; then the exit code is 1.
     """
     from .inference import Embeddings, check_output, find_images
+    from .network import weights_file
 
     paths = find_images(named)
     trained = _trained(weights, device, domain, condition=condition)
-    check_output(out, [*paths, _weights_file(weights)])
+    check_output(out, [*paths, weights_file(weights)])
     refusals = _Refusals()
     used, embeddings = _embed(trained, paths, refusals, "embed", feature, condition, workers=workers, batch=batch)
     made_by = {"weights_sha256": trained.sha256, "feature": feature, "images": condition, "domain": domain}
@@ -224,6 +221,7 @@ def search(
     gallery or of the queries, are named and left out; then the exit code is 1.
     """
     from . import inference
+    from .network import weights_file
 
     queries = inference.find_images(named)
     known = inference.Embeddings.load(gallery) if gallery.is_file() else None
@@ -232,7 +230,7 @@ def search(
         inference.check_picture(picture, len(queries), min(top, len(paths)) + 1)
     trained = _trained(weights, device, domain, condition=condition)
     if picture is not None:
-        inference.check_output(picture, [*queries, *paths, _weights_file(weights), gallery])
+        inference.check_output(picture, [*queries, *paths, weights_file(weights), gallery])
     refusals = _Refusals()
     options: dict[str, Any] = {"feature": feature, "condition": condition, "workers": workers, "batch": batch}
     if known is None:
@@ -321,6 +319,7 @@ def export(weights: Path, form: str, out: Path, feature: str, domain: str, batch
     import warnings
 
     from .inference import check_output, writing
+    from .network import weights_file
 
     try:
         from . import onnx_export
@@ -328,7 +327,7 @@ def export(weights: Path, form: str, out: Path, feature: str, domain: str, batch
         raise click.ClickException(f"{error}; install the packages with pip install 'fvrid[onnx]'.") from None
 
     trained = _trained(weights, "cpu", domain)
-    check_output(out, [_weights_file(weights)])
+    check_output(out, [weights_file(weights)])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch and onnxscript, about each other: nothing that a user could mend
         model = onnx_export.to_onnx(

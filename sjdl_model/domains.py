@@ -72,19 +72,10 @@ class Domains:
         self.architecture = Architecture(
             num_synthetic=self.sets["synthetic"].num_vehicles,
             num_real=self.sets["real"].num_vehicles if real is not None else 0,
-            backbone=recipe.backbone,
-            shared_stage=recipe.shared_stage,
-            last_stride=recipe.last_stride,
-            image_size=recipe.image_size,
-            local_contrast=recipe.local_contrast,
-            whole_contrast=recipe.whole_contrast,
-            ibn=recipe.ibn,
-            domain_statistics=recipe.domain_statistics,
-            unit_embedding=recipe.unit_embedding,
-            transreid=recipe.transreid,
             cameras=cameras,
             defogs=defogs(recipe.weights, supervised=True)
             or (real is not None and counterparts is None and defogs(recipe.weights, supervised=False)),
+            **{name: getattr(recipe, name) for name in Architecture._fields if hasattr(recipe, name)},
         )
         self.data_sha256 = data_sha256(data, real, counterparts)
 

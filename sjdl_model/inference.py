@@ -30,7 +30,7 @@ from .data import to_float
 from .distances import Euclidean
 from .distances import embeddings as checked
 from .evaluate import BATCH, embed
-from .network import SJDL, WEIGHTS, check_defogs, load_network
+from .network import SJDL, check_defogs, load_network, weights_file
 
 MAX_SIDE = 2048  # pixels: a longer side is shrunk before the network defogs the image
 _STRIDE = 32  # the network takes sides that are multiples of it
@@ -54,7 +54,7 @@ class Trained(NamedTuple):
 
 def load_trained(weights: Path, device: torch.device | None = None) -> Trained:
     """The network of a weights file, or of a run's folder that holds one. Raises DataError where it is not ours."""
-    path = weights / WEIGHTS if weights.is_dir() else weights
+    path = weights_file(weights)
     net, architecture = load_network(path)
     return Trained(net.to(device or torch.device("cpu")), architecture.image_size, sha256_file(path))
 

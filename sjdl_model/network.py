@@ -219,13 +219,18 @@ def check_image_size(net: SJDL, size: int) -> None:
         net.train(training)
 
 
+def weights_file(path: Path) -> Path:
+    """Of a weights file, or the folder that holds one."""
+    return path / WEIGHTS if path.is_dir() else path
+
+
 def load_network(path: Path) -> tuple[SJDL, Architecture]:
     """The network of a weights file, or of a folder that holds one (WEIGHTS), in eval mode.
 
     Raises DataError where there is none, it is not one of ours, or its tensors are not of the architecture it names;
     ConfigError where timm does not know its backbone.
     """
-    path = path / WEIGHTS if path.is_dir() else path
+    path = weights_file(path)
     try:
         with safetensors.safe_open(path, "pt") as file:
             architecture = Architecture(**json.loads(file.metadata()["sjdl"]))

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from sklearn.manifold import TSNE
 
@@ -11,7 +12,7 @@ from fvrid_tools import page
 from fvrid_tools.dataset import Dataset
 
 from .distances import Euclidean, embeddings
-from .evaluate import TestSet
+from .evaluate import CPU, TestSet
 
 RANKS = 10
 LISTS = 60  # of a page: half of them the worst, the others evenly spaced over what is left
@@ -41,16 +42,17 @@ class RankList:
     first_match: int  # rank, 0 where there is none
 
 
-def rank_lists(test: TestSet, found: NDArray[np.float32], size: int) -> list[RankList]:
+def rank_lists(test: TestSet, found: NDArray[np.float32], size: int, device: torch.device = CPU) -> list[RankList]:
     """Of up to LISTS queries, worst first, those without a match last, by Euclidean distance.
 
     found: (N, D) embeddings of `test.data`.  size: pixels, of the square images that the network sees.
+    device: that multiplies.
     """
     if test.protocol == "vehicleid":  # whose galleries are drawn anew in each fold: shown as if cameras were not known
         test = TestSet(test.data, "all", "camera-less")
     every = np.arange(len(test.data))
     query, gallery = every[test.query], every[test.gallery]
-    scores = test.score(found, found)
+    scores = test.score(found, found, device=device)
     order = np.argsort(np.where(np.isnan(scores.average_precision), 2, scores.average_precision), kind="stable")
     worst, rest = order[: LISTS // 2], order[LISTS // 2 :]
     spaced = np.unique(np.linspace(0, len(rest) - 1, min(LISTS - len(worst), len(rest))).round().astype(int))

@@ -108,7 +108,8 @@ def study(
             }
             if processes.rank() == 0:
                 foggy = embeddings["foggy"]
-                shown[domain] = {"ranks": rank_lists(test, foggy, size), "scatter": scatter(test, foggy)}
+                ranks = rank_lists(test, foggy, size, embedder.device)
+                shown[domain] = {"ranks": ranks, "scatter": scatter(test, foggy)}
                 write_examples(run, net, test.data, size, embedder.device)
             for result in results:
                 if result.images == result.gallery_images:
