@@ -109,7 +109,6 @@ def build(
     process is at work in it, it cannot be written, or no image can be used.
     """
     started = time.monotonic()
-    progress = progress
     listings = list(listings)
     records, rejects = _merge(listings)
     command = _command(recipe, [listing.options for listing in listings])

@@ -17,6 +17,8 @@ if sys.platform != "win32":
 
 _UNFINISHED = re.compile(r".+\.[0-9a-f]{8}\.part")  # the name of a file that is still being written; never read
 _NOT_TEXT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # the last are bytes that are not UTF-8
+# of file systems and storage, which no user may read or means
+_SYSTEMS = {"lost+found", "$RECYCLE.BIN", "System Volume Information", "@eaDir"}
 _INSTALLED = Path(__file__).with_name("manifests")  # where a wheel has the repository's folder
 MANIFESTS = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parents[1] / "manifests"
 
@@ -135,14 +137,14 @@ def _raise(error: OSError) -> None:
 def paths_below(root: Path, suffixes: Collection[str], below: str = "") -> list[str]:
     """The files in the folder `below` of `root`, by suffix, relative to `root`, with forward slashes, sorted.
 
-    Hidden files and folders are left out. Links to folders are followed, each folder once. No file is opened.
-    None where `below` is not there. Raises FvridError where a folder cannot be read, or a name has control characters
-    or is not UTF-8, as no manifest could hold it.
+    Hidden files and folders are left out, and those of the system. Links to folders are followed, each folder once. No
+    file is opened. Empty where `below` is not there. Raises FvridError where a folder cannot be read, or a name has
+    control characters or is not UTF-8, as no manifest could hold it.
     """
     found, seen = [], set()
     ends, top = tuple(suffixes), str(root / below)
     for folder, subfolders, names in os.walk(top, onerror=_raise, followlinks=True):
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith(".") and name not in _SYSTEMS)
         if (real := os.path.realpath(folder)) in seen:
             subfolders.clear()
             continue

@@ -23,7 +23,7 @@ from .records import ImageRefused
 Uint8Image = NDArray[np.uint8]
 FloatArray = NDArray[np.float32]
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
+SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 MIN_SIDE = 16  # pixels; below it there is no vehicle to see
 JPEG_MAX_SIDE = 65_500  # pixels, of libjpeg
 MAX_PIXELS = 64_000_000  # more is refused before it is decoded

@@ -18,6 +18,8 @@ this with other layouts.
 import io
 import mmap
 import os
+import sys
+import tempfile
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -31,8 +33,12 @@ from numpy.typing import NDArray
 from .files import atomic_path
 from .records import FvridError, Reject, Row
 
+if sys.platform != "win32":
+    import resource
+
 SHARD_FORMAT = 1
 IMAGES_PER_SHARD = 512
+IN_MEMORY = 1 << 28  # bytes of a column of a shard that is being made
 
 _TEXT_FIELDS = (
     "image_id",
@@ -81,7 +87,8 @@ def unpack_depth(content: bytes | memoryview, height: int, width: int) -> NDArra
 
 
 class ShardWriter:
-    """Collects the images of one shard in memory and writes them as one file, whole or not at all.
+    """Collects the images of one shard, in memory up to IN_MEMORY a column, and writes them as one file, whole or not
+    at all.
 
     `level` is zstd's, for depth: 1 packs in 0.2 ms an image of 192 x 256, 19 in 25 ms to three quarters of the bytes.
     """
@@ -90,7 +97,7 @@ class ShardWriter:
         self.path = path
         self.rows: list[Row] = []
         self.rejects: list[Reject] = []
-        self._blobs = {column: _Blob() for column in columns}
+        self._blobs = {column: _Blob(path.parent) for column in columns}
         self._compressor = zstandard.ZstdCompressor(level=level)
 
     def add(
@@ -192,28 +199,50 @@ class _Blob:
 
     _spare: ClassVar[list[NDArray[np.uint8]]] = []
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
+        """folder: where a file without a name takes what is more than IN_MEMORY, as of large photographs."""
         self._memory = self._spare.pop() if self._spare else np.empty(1 << 25, np.uint8)  # touched as it fills
+        self._folder, self._filled = folder, 0
+        self._spilt: BinaryIO | None = None
         self.offsets = [0]
 
     def append(self, content: bytes) -> None:
-        start = self.offsets[-1]
-        end = start + len(content)
+        if self._filled + len(content) > IN_MEMORY:
+            self._spill()
+        start, end = self._filled, self._filled + len(content)
         if end > self._memory.size:
             larger = np.empty(2 * end, np.uint8)
             larger[:start] = self._memory[:start]
             self._memory = larger
         self._memory[start:end] = np.frombuffer(content, np.uint8)
-        self.offsets.append(end)
+        self._filled = end
+        self.offsets.append(self.offsets[-1] + len(content))
 
-    def pieces(self) -> Iterator[memoryview]:
-        """All of it, a megabyte at a time: Linux takes five times longer for fifty at once (ext4, large folios)."""
-        content = self._memory[: self.offsets[-1]].data
+    def _spill(self) -> None:
+        if self._spilt is None:
+            self._spilt = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 - released, or gone with the process
+        for piece in self._in_memory():
+            self._spilt.write(piece)
+        self._filled = 0
+
+    def _in_memory(self) -> Iterator[memoryview]:
+        """A megabyte at a time: Linux takes five times longer for fifty at once (ext4, large folios)."""
+        content = self._memory[: self._filled].data
         for start in range(0, len(content), 1 << 20):
             yield content[start : start + (1 << 20)]
 
+    def pieces(self) -> Iterator[bytes | memoryview]:
+        """All of it."""
+        if self._spilt is not None:
+            self._spilt.seek(0)
+            while piece := self._spilt.read(1 << 20):
+                yield piece
+        yield from self._in_memory()
+
     def release(self) -> None:
         self._spare.append(self._memory)
+        if self._spilt is not None:
+            self._spilt.close()
 
 
 def _write_table(file: h5py.File, name: str, items: list[Any], text: Iterable[str], numbers: dict[str, str]) -> None:
@@ -306,7 +335,15 @@ def _unreadable(path: Path, error: Exception) -> FvridError:
     return FvridError(f"{path}: not a readable shard ({error}); copy it again or rebuild the dataset.")
 
 
-@lru_cache(maxsize=512)
+def _mapped() -> int:
+    """How many shards may be mapped at once: each keeps a descriptor, of which macOS gives a process 256."""
+    if sys.platform == "win32":
+        return 512
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 4096 if allowed == resource.RLIM_INFINITY else min(4096, allowed // 2)
+
+
+@lru_cache(maxsize=_mapped())
 def _map(path: Path, identity: Identity) -> memoryview:
     """The file's bytes; FvridError where it is not the file any more whose offsets were read."""
     with path.open("rb") as file:

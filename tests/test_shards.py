@@ -8,6 +8,7 @@ import zstandard
 from hypothesis import given
 from hypothesis.extra import numpy as arrays
 
+from fvrid_tools import shards
 from fvrid_tools.records import FvridError, Reject, Row
 from fvrid_tools.shards import Shard, ShardWriter, pack_depth, unpack_depth
 
@@ -104,6 +105,27 @@ def test_the_same_images_give_the_same_bytes(tmp_path: Path) -> None:
         (tmp_path / folder).mkdir()
         write(tmp_path / folder / "shard-00000.h5")
     assert (tmp_path / "a/shard-00000.h5").read_bytes() == (tmp_path / "b/shard-00000.h5").read_bytes()
+
+
+def test_what_is_too_much_for_memory_gives_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = {}
+    for limit in (shards.IN_MEMORY, 100):
+        monkeypatch.setattr(shards, "IN_MEMORY", limit)
+        monkeypatch.setattr(shards._Blob, "_spare", [])
+        (tmp_path / str(limit)).mkdir()
+        write(tmp_path / str(limit) / "shard-00000.h5", count=300)
+        (path,) = (tmp_path / str(limit)).iterdir()
+        written[limit] = path.read_bytes()
+    assert len(set(written.values())) == 1
+    monkeypatch.setattr(shards, "IN_MEMORY", 1000)
+    blob = shards._Blob(tmp_path)
+    memory = blob._memory.size
+    for i in range(200):
+        blob.append(bytes([i]) * 300)
+    assert blob._memory.size == memory
+    assert b"".join(blob.pieces()) == b"".join(bytes([i]) * 300 for i in range(200))
+    assert blob.offsets == list(range(0, 60_001, 300))
+    blob.release()
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not hdf5", "half"])

@@ -2,11 +2,13 @@ import errno
 import os
 from pathlib import Path
 
+import layouts
 import mini_layouts
 import pytest
 
 from fvrid_tools import sources
 from fvrid_tools.records import FvridError, OptionError
+from fvrid_tools.sources import folder
 
 
 @pytest.fixture
@@ -248,3 +250,21 @@ def test_folder_takes_the_folder_as_the_vehicle(tmp_path: Path) -> None:
 def test_a_bad_pattern_is_an_option_error(tmp_path: Path, pattern: str) -> None:
     with pytest.raises(OptionError, match="--pattern"):
         sources.read_source("folder", tmp_path, pattern)
+
+
+def test_folders_of_one_name_are_asked_about(tmp_path: Path) -> None:
+    """One vehicle seen at two sites, or two with the same number there: nobody can know."""
+    root = layouts.write(tmp_path, layouts.images("north/0001/a.jpg", "south/0001/b.jpg", "south/0002/c.jpg"))
+    with pytest.raises(FvridError, match=r"north/0001 and south/0001 could be one vehicle or two; say --pattern '"):
+        sources.read_source("folder", root)
+    for pattern, vehicles in (
+        (folder.LAST_FOLDER, ["0001", "0001", "0002"]),
+        (folder._WHOLE_FOLDER, ["north/0001", "south/0001", "south/0002"]),
+    ):
+        assert [r.vehicle_id for r in sources.read_source("folder", root, pattern).records] == vehicles
+
+
+def test_folders_of_the_system_are_no_vehicles(tmp_path: Path) -> None:
+    names = ["0001/a.jpg", "0001/@eaDir/a.jpg/thumb.jpg", "lost+found/x.jpg", "0002/b.JFIF"]
+    root = layouts.write(tmp_path, layouts.images(*names))
+    assert [r.source_path for r in sources.read_source("folder", root).records] == ["0001/a.jpg", "0002/b.JFIF"]

@@ -76,7 +76,6 @@ def render(out: Path, recipe: Recipe, workers: int = 1, progress: Progress = sil
     Raises FvridError where `out` holds anything else or cannot be written, another process is at work in it, or the
     extra `render` is not installed; OptionError where there are fewer test vehicles than pairs are wanted of.
     """
-    progress = progress
     fleet = recipe.fleet
     if missing := [name for name in ("mitsuba", "pyoidn") if find_spec(name) is None]:
         raise FvridError(f"rendering needs {' and '.join(missing)}: pip install 'fvrid[render]'.")

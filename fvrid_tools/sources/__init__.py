@@ -110,4 +110,4 @@ def _read(name: str, root: Path, pattern: str | None, part: Part) -> Listing:
         return mini.read(root, part)
     from . import folder
 
-    return folder.read(root, pattern or folder.DEFAULT_PATTERN)
+    return folder.read(root, pattern)

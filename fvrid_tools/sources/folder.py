@@ -6,10 +6,11 @@ from pathlib import Path
 
 from ..files import paths_below
 from ..images import SUFFIXES
-from ..records import ImageRecord, Listing, OptionError, Reject
+from ..records import FvridError, ImageRecord, Listing, OptionError, Reject
 
 SOURCE = "folder"
-DEFAULT_PATTERN = r"(?P<vehicle_id>[^/]+)/[^/]+$"
+LAST_FOLDER = r"(?P<vehicle_id>[^/]+)/[^/]+$"  # the pattern where none is given
+_WHOLE_FOLDER = r"(?P<vehicle_id>.+)/[^/]+$"
 
 
 def _compile(pattern: str) -> re.Pattern[str]:
@@ -22,24 +23,38 @@ def _compile(pattern: str) -> re.Pattern[str]:
     return compiled
 
 
-def read(root: Path, pattern: str = DEFAULT_PATTERN) -> Listing:
+def read(root: Path, pattern: str | None = None) -> Listing:
     """Every image file below `root` whose relative path (with forward slashes) `pattern` is found in.
 
-    The groups vehicle_id and, if it is there, camera_id become the record's. Raises OptionError for a bad pattern.
+    The groups vehicle_id and, if it is there, camera_id become the record's; without a pattern a folder is a vehicle.
+    Raises OptionError for a bad pattern, FvridError where folders of one name could be one vehicle or several.
     """
-    compiled = _compile(pattern)
+    compiled = _compile(pattern or LAST_FOLDER)
     records, rejects = [], []
     for path in image_paths(root):
         match = compiled.search(path)
         if match is None or not match["vehicle_id"]:
-            own = "lies in no vehicle's folder" if pattern == DEFAULT_PATTERN else "does not match the pattern"
+            own = "does not match the pattern" if pattern else "lies in no vehicle's folder"
             rejects.append(Reject(SOURCE, path, f"the path {own}"))
             continue
         image_id = f"{SOURCE}/{path.rpartition('.')[0]}"
         camera_id = match.groupdict().get("camera_id") or None
         records.append(ImageRecord(image_id, SOURCE, path, match["vehicle_id"], camera_id, None, root))
+    if pattern is None:
+        _check_folders(root, records)
     summary = f"folder: {count(records)}, {len(rejects)} images whose path tells no vehicle"
     return Listing(sorted(records), rejects, summary)
+
+
+def _check_folders(root: Path, records: Iterable[ImageRecord]) -> None:
+    folders: dict[str, str] = {}
+    for record in records:
+        folder = record.source_path.rpartition("/")[0]
+        if (other := folders.setdefault(record.vehicle_id, folder)) != folder:
+            raise FvridError(
+                f"{root}: {other} and {folder} could be one vehicle or two; say --pattern '{LAST_FOLDER}' if they are"
+                f" one, '{_WHOLE_FOLDER}' if two, or what else in a path names the vehicle."
+            )
 
 
 def count(records: Iterable[ImageRecord]) -> str:
