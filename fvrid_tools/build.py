@@ -362,7 +362,7 @@ class ShardTask(pool.Task[ShardWriter, FinishedShard]):
         try:
             writer.write(self.plan)
         except OSError as error:
-            raise FvridError(f"{self.path}: cannot be written ({error}); free some space and run again.") from None
+            raise files.not_written(self.path, error) from None
         return FinishedShard.of(self.path, len(writer.rows), writer.rejects)
 
 

@@ -146,7 +146,7 @@ class _DepthTask(pool.Task[list[Estimated], list[Estimated]]):
             files.write_atomic(eight, images.encode_depth(images.to_uint8(d)))
             files.write_atomic(path, images.encode_depth(images.levels_of_depth(d)))
         except OSError as error:
-            raise FvridError(f"{path}: cannot be written ({error.strerror}); free some space and run again.") from None
+            raise files.not_written(path, error) from None
         first, low, high, last = (float(p) for p in np.percentile(d, (1, 5, 95, 99)))
         strip = None
         if on_sheet:

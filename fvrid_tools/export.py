@@ -28,7 +28,8 @@ def export(data: Dataset, form: Format, out: Path, progress: Progress = silent) 
     have them, but with depth of 16 bits; names <vehicle>_c<camera>_<image>_0, and index.csv, which tells what each
     name stands for.
     "webdataset": <split>-00000.tar ... of <stem>.clear.jpg, .foggy.jpg, .depth.png (16 bit), .json; reproducible.
-    Images without a split are under "all". Raises FvridError where `out` is not empty or cannot be written.
+    Images without a split are under "all". A file whose EXIF says how to turn it is turned. Raises FvridError where
+    `out` is not empty or cannot be written.
     """
     files.make_folder(out)
     if any(out.iterdir()):
@@ -39,9 +40,7 @@ def export(data: Dataset, form: Format, out: Path, progress: Progress = silent) 
         else:
             _export_webdataset(data, out, progress)
     except OSError as error:
-        raise FvridError(
-            f"{out}: cannot be written ({error}); free some space, delete the folder, run again."
-        ) from None
+        raise files.not_written(out, error, "delete the folder, and run again") from None
     return len(data)
 
 
@@ -72,10 +71,10 @@ def _unit(sample: Sample) -> str:
 
 
 def _members(sample: Sample) -> dict[str, bytes]:
-    """The encoded pictures of a sample by kind."""
-    columns = {"foggy": sample.encoded("foggy")}
+    """The encoded pictures of a sample by kind, all of one size."""
+    columns = {"foggy": images.upright_file(sample.encoded("foggy"))}
     if sample.depth is not None:
-        columns["clear"] = sample.encoded("clear")
+        columns["clear"] = images.upright_file(sample.encoded("clear"))
         columns["depth"] = images.encode_depth(images.levels_of_depth(sample.depth))
     return columns
 

@@ -50,17 +50,25 @@ def sentence_of(error: OSError) -> str:
     """What the system would not do, and how to mend it; the error's own last line where it is not the system's."""
     if error.strerror is None:
         return (str(error).strip().splitlines() or [type(error).__name__])[-1]
-    mends = {
-        errno.ENOSPC: "free some space, and run again",
-        errno.EDQUOT: "free some space, and run again",
-        errno.EFBIG: "raise the limit on the size of files, and run again",
-        errno.EACCES: "change its permissions, or name another place",
-        errno.EPERM: "change its permissions, or name another place",
-        errno.EROFS: "name another place",
-        errno.EISDIR: "name a file",
-    }
-    mend = mends.get(error.errno or 0)
+    mend = _MENDS.get(error.errno or 0)
     return f"{error.filename or 'the output'}: {error.strerror}{f'; {mend}' if mend else ''}."
+
+
+def not_written(path: Path, error: OSError, then: str = "run again") -> FvridError:
+    """What to raise where the system does not take what is to be written to `path`."""
+    mend = _MENDS.get(error.errno or 0, "look after the disk")
+    return FvridError(f"{path}: cannot be written ({error.strerror or error}); {mend}, and {then}.")
+
+
+_MENDS = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space",
+    errno.EFBIG: "raise the limit on the size of files",
+    errno.EACCES: "change its permissions, or name another place",
+    errno.EPERM: "change its permissions, or name another place",
+    errno.EROFS: "name another place",
+    errno.EISDIR: "name a file",
+}
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:

@@ -1,7 +1,7 @@
 """Images as bytes and as arrays: decode, encode, resize. The only module that touches OpenCV.
 
 An image is (H, W, 3) uint8 RGB. JPEG goes through libjpeg-turbo (simplejpeg: strict about truncation,
-no detour over BGR); every other format, and JPEGs that are CMYK or carry an EXIF rotation, through Pillow.
+no detour over BGR); every other format, and JPEGs that are CMYK, through Pillow.
 """
 
 import io
@@ -105,11 +105,7 @@ def _is_damaged(content: bytes, complaint: str) -> bool:
 
 def _upright(image: Uint8Image, content: bytes) -> Uint8Image:
     """Turn and mirror as the file's EXIF orientation says."""
-    try:
-        with Image.open(io.BytesIO(content)) as file:
-            orientation = file.getexif().get(0x0112, 1)
-    except _BROKEN:
-        return image
+    orientation = _orientation(content)
     if orientation in (5, 6, 7, 8):
         image = image.transpose(1, 0, 2)
     if orientation in (3, 4, 7, 8):
@@ -117,6 +113,20 @@ def _upright(image: Uint8Image, content: bytes) -> Uint8Image:
     if orientation in (2, 3, 6, 7):
         image = image[:, ::-1]
     return np.ascontiguousarray(image)
+
+
+def _orientation(content: bytes) -> int:
+    """1 is upright."""
+    try:
+        with Image.open(io.BytesIO(content)) as file:
+            return int(file.getexif().get(0x0112, 1))
+    except _BROKEN:
+        return 1
+
+
+def upright_file(content: bytes) -> bytes:
+    """The file as it is, or encoded anew where it is to be turned before it is looked at, which not all readers do."""
+    return encode(decode(content)) if _orientation(content) in range(2, 9) else content
 
 
 def _decode_with_pillow(content: bytes) -> Uint8Image:

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from fvrid_tools import images
-from fvrid_tools.files import atomic_path, is_text, make_folder, sha256_file
+from fvrid_tools.files import atomic_path, is_text, make_folder, not_written, sha256_file
 from fvrid_tools.images import Uint8Image
 from fvrid_tools.progress import Progress, silent
 from fvrid_tools.records import ImageRefused
@@ -137,12 +137,12 @@ def check_output(path: Path, inputs: Iterable[Path] = ()) -> None:
 
 @contextmanager
 def writing(path: Path) -> Iterator[Path]:
-    """`atomic_path`, with DataError where the file cannot be written."""
+    """`atomic_path`, with FvridError where the file cannot be written."""
     try:
         with atomic_path(path) as unfinished:
             yield unfinished
     except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error.strerror}); free some space or name another.") from None
+        raise not_written(path, error) from None
 
 
 # --- embedding
@@ -332,7 +332,7 @@ def check_picture(path: Path, rows: int, columns: int) -> None:
 def write_picture(path: Path, rows: Sequence[Sequence[Path]], refused: Refused = _stop) -> None:
     """Write a picture with a row of images a query, the query first and apart; a refused one is left white.
 
-    Raises DataError where the file cannot be written.
+    Raises FvridError where the file cannot be written.
     """
     step, apart = _TILE + _GAP, 4 * _GAP
     width = apart + step * max(len(row) for row in rows) - _GAP

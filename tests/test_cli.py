@@ -201,7 +201,7 @@ def test_what_the_system_refuses_is_a_sentence_with_a_mend(built: Path, tmp_path
     assert f"{tmp_path}: is no file; name a file." in result.stderr
     assert tmp_path.is_dir()
     error = OSError(errno.ENOSPC, "No space left on device", "a/b.csv")
-    assert sentence_of(error) == "a/b.csv: No space left on device; free some space, and run again."
+    assert sentence_of(error) == "a/b.csv: No space left on device; free some space."
     assert sentence_of(OSError("a worker's\nimage file is truncated")) == "image file is truncated"
     with pytest.raises(FileNotFoundError) as caught, atomic_path(tmp_path / "none" / "x") as unfinished:
         unfinished.write_text("")
@@ -214,7 +214,7 @@ def test_an_output_that_is_full_is_a_sentence(built: Path) -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert done.returncode == 1
-    assert done.stderr.startswith("Error: the output: No space left on device; free some space, and run again.")
+    assert done.stderr.startswith("Error: the output: No space left on device; free some space.")
 
 
 def test_a_cluster_has_its_own_workers(laid_out: Path, tmp_path: Path) -> None:

@@ -3,12 +3,16 @@ import re
 import tarfile
 from pathlib import Path
 
+import mini_layouts
 import numpy as np
 import pytest
+from PIL import Image
 
 import fvrid_tools
-from fvrid_tools import images
+from fvrid_tools import build, images, sources
+from fvrid_tools.depth import open_estimator
 from fvrid_tools.export import export
+from fvrid_tools.fog import PRESETS
 from fvrid_tools.pictures import AUTHORS_NAME
 from fvrid_tools.records import FvridError
 
@@ -92,3 +96,21 @@ def test_an_occupied_folder_is_refused(built: Path, tmp_path: Path) -> None:
     (tmp_path / "x").write_text("")
     with pytest.raises(FvridError, match="is not empty"):
         export(fvrid_tools.open_dataset(built), "folder", tmp_path)
+
+
+def test_pictures_that_are_to_be_turned_are_turned(tmp_path: Path) -> None:
+    """A phone's file has its pixels lying, fog and depth are upright: sizes would differ."""
+    picture = mini_layouts.picture(0, 0)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    (tmp_path / "in/v").mkdir(parents=True)
+    picture.save(tmp_path / "in/v/a.jpg", quality=95, exif=exif.tobytes())
+    recipe = build.Recipe(depth=open_estimator("planar"), fog=PRESETS["paper"])
+    build.build([sources.read_source("folder", tmp_path / "in")], tmp_path / "out", recipe)
+    data = fvrid_tools.open_dataset(tmp_path / "out")
+    assert data[0].encoded("clear") == (tmp_path / "in/v/a.jpg").read_bytes()
+    export(data, "folder", tmp_path / "folders")
+    sizes = {Image.open(path).size for path in (tmp_path / "folders").rglob("*.*") if path.suffix != ".csv"}
+    assert sizes == {picture.size[::-1]}
+    (clear,) = (tmp_path / "folders").glob("all_clear/*.jpg")
+    assert np.abs(np.asarray(Image.open(clear)).astype(float) - data[0].clear).mean() < 2

@@ -443,4 +443,4 @@ def test_an_output_that_is_full_is_a_sentence(studied: Path) -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert done.returncode == 1
-    assert done.stderr.startswith("Error: the output: No space left on device; free some space, and run again.")
+    assert done.stderr.startswith("Error: the output: No space left on device; free some space.")

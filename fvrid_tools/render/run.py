@@ -197,7 +197,7 @@ class VehicleTask(pool.Task[None, None]):
             path.parent.mkdir(parents=True, exist_ok=True)
             files.write_atomic(path, content)
         except OSError as error:
-            raise FvridError(f"{path}: cannot be written ({error.strerror}); free some space and run again.") from None
+            raise files.not_written(path, error) from None
 
 
 def quantize_distance(distance: Array) -> NDArray[np.uint16]:

@@ -129,7 +129,7 @@ class _PackTask(pool.Task[tuple[ShardWriter, str], dict[str, Any]]):
         try:
             writer.write(plan)
         except OSError as error:
-            raise FvridError(f"{self.path}: cannot be written ({error}); free some space and run again.") from None
+            raise files.not_written(self.path, error) from None
         return _entry(self.path, len(writer.rows))
 
 
