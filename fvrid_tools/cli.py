@@ -448,9 +448,11 @@ def report(data: Path, out: Path, pictures: int) -> None:
 def export_command(data: Path, form: Any, out: Path) -> None:
     """Write a dataset as the authors' folders of images, or as webdataset tars."""
     from .dataset import open_dataset
-    from .export import export
+    from .export import FIRST_REAL, export
 
     finished = open_dataset(data)
+    if finished.info["domain"] == "synthetic" and finished.info["vehicles"] > FIRST_REAL:
+        click.echo(f"vehicles from {FIRST_REAL} on share their numbers with those of an exported FVRID_real.", err=True)
     with bar(len(finished), "export") as shown:
         count = export(finished, form, out, shown.update)
     click.echo(f"{out}: {count} images")

@@ -110,7 +110,11 @@ def test_pictures_that_are_to_be_turned_are_turned(tmp_path: Path) -> None:
     data = fvrid_tools.open_dataset(tmp_path / "out")
     assert data[0].encoded("clear") == (tmp_path / "in/v/a.jpg").read_bytes()
     export(data, "folder", tmp_path / "folders")
-    sizes = {Image.open(path).size for path in (tmp_path / "folders").rglob("*.*") if path.suffix != ".csv"}
-    assert sizes == {picture.size[::-1]}
-    (clear,) = (tmp_path / "folders").glob("all_clear/*.jpg")
-    assert np.abs(np.asarray(Image.open(clear)).astype(float) - data[0].clear).mean() < 2
+    shown = {}
+    for path in (tmp_path / "folders").rglob("*.*g"):
+        with Image.open(path) as image:  # which heeds no EXIF
+            shown[path.relative_to(tmp_path / "folders").parts[0]] = np.asarray(image).astype(float)
+    assert {kind: image.shape[:2] for kind, image in shown.items()} == dict.fromkeys(
+        ("all_clear", "all_foggy", "Depth"), picture.size
+    )
+    assert np.abs(shown["all_clear"] - data[0].clear).mean() < 2
