@@ -6,6 +6,7 @@ number of workers, and a build that was stopped goes on where it was.
 """
 
 import hashlib
+import json
 import math
 import platform
 import time
@@ -115,11 +116,11 @@ def build(
     files.make_folder(out)
     tasks = _tasks(records, out, recipe)
     with files.alone_in(out):
-        if _is_finished(out, plan := _plan(recipe, records, rejects), tasks):
+        if _is_finished(out, plan := _plan(recipe, records, rejects), command, tasks):
             progress(len(records))
             reused = len(records)
         else:
-            _prepare(out, f"{_plan(recipe)} {command}")
+            _prepare(out, recipe, command)
             reused, refused, shards = _make_shards(tasks, out, workers, progress, scheduler)
             _publish(out, plan, recipe, command, rejects + refused, shards)
         info = manifest.read_dataset(out)
@@ -186,13 +187,13 @@ def _plan(recipe: Recipe, records: Iterable[ImageRecord] = (), rejects: Iterable
     return whole.hexdigest()
 
 
-def _is_finished(out: Path, plan: str, tasks: Iterable["ShardTask"]) -> bool:
+def _is_finished(out: Path, plan: str, command: str, tasks: Iterable["ShardTask"]) -> bool:
     """Whether `out` holds this very dataset, whole."""
     if not (out / manifest.DATASET).exists():
         return False
     info = manifest.read_dataset(out)
     if info["plan"] != plan:
-        raise FvridError(f"{out} already holds a dataset that was built otherwise; {_ADVICE}")
+        raise FvridError(f"{out} already holds a dataset that was built otherwise{_how(info, command)}; {_ADVICE}")
     for shard in info["shards"]:
         path = files.inside(out, shard["name"])
         if not path.exists() or path.stat().st_size != shard["bytes"]:
@@ -205,17 +206,33 @@ def _is_finished(out: Path, plan: str, tasks: Iterable["ShardTask"]) -> bool:
     return True
 
 
-def _prepare(out: Path, plan: str) -> None:
-    """Make a new folder ready, or an unfinished one, whose images may have changed since, but not the `plan`, which
-    names sources and options."""
+def _prepare(out: Path, recipe: Recipe, command: str) -> None:
+    """Make a new folder ready, or an unfinished one, whose images may have changed since, but not sources, options and
+    versions."""
+    plan = _begun(recipe, command)
     if (out / PLAN).exists():
-        if (out / PLAN).read_text(encoding="utf-8") != plan:
-            raise FvridError(f"{out} holds an unfinished build of another kind; {_ADVICE}")
+        if (before := (out / PLAN).read_text(encoding="utf-8")) != plan:
+            how = _how(json.loads(before), command) if before.startswith("{") else ""
+            raise FvridError(f"{out} holds an unfinished build of another kind{how}; {_ADVICE}")
     elif not all(files.is_unfinished(path) for path in out.iterdir()):
         raise FvridError(f"{out} is not empty and holds no dataset; {_ADVICE}")
     else:
         files.write_atomic(out / PLAN, plan)
     files.remove_unfinished(out)
+
+
+def _begun(recipe: Recipe, command: str) -> str:
+    """What PLAN holds."""
+    return json.dumps({"plan": _plan(recipe), "command": command, "versions": versions()})
+
+
+def _how(before: dict[str, Any], command: str) -> str:
+    """In what an earlier build differs, in brackets, as far as its command and versions tell."""
+    now = versions()
+    others = [f"{name} {old}, not {now.get(name)}" for name, old in before["versions"].items() if old != now.get(name)]
+    if before["command"] != command:
+        return f" ({before['command']})"
+    return f" (with {', '.join(others)})" if others else ""
 
 
 def _clear(out: Path, tasks: Iterable["ShardTask"]) -> None:

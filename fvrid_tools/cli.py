@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from . import __version__, cli_scenes
-from .command import POLARITY, REFINE, SEED, SPECS, WORKERS, FiniteRange, Sentences
+from .command import POLARITY, REFINE, SEED, SPECS, WORKERS, FiniteRange, Sentences, open_depth
 from .progress import bar
 from .records import OptionError
 from .sources import SOURCES
@@ -158,12 +158,12 @@ def build_syn(
 ) -> None:
     """Add fog to clear images: FVRID_Syn as HDF5 shards with a manifest."""
     from .build import Recipe
-    from .depth import open_estimator
     from .fog import PRESETS, GivenFog
 
     spec, chosen = _depth_spec(depth, names), _fog(fog, beta, airlight, names)
-    if depth is not None:
-        open_estimator(spec, refine, polarity)  # what is wrong with it is said before anything is read
+    estimator = None
+    if depth is not None:  # what is wrong with it is said before anything is read
+        estimator = open_depth(spec, refine, polarity)
     listings = _read_sources(names, roots, pattern, "clear", labels, recipe, seed)
     records = [record for listing in listings for record in listing.records]
     if isinstance(chosen, GivenFog) and _lacks([record.foggy for record in records], "a foggy image", "paper", fog):
@@ -172,7 +172,7 @@ def build_syn(
         spec = "dcnf"
     if isinstance(chosen, GivenFog) and (codec or max_density is not None):
         raise OptionError("--fog source: its images are stored as they are; leave --codec and --max-density out.")
-    estimator = open_estimator(spec, refine, polarity)
+    estimator = estimator or open_depth(spec, refine, polarity)
     how = Recipe(seed=seed, codec=codec or "jpeg", depth=estimator, fog=chosen, max_density=max_density)
     _build(listings, out, how, workers, scheduler, drawn=recipe is not None)
 

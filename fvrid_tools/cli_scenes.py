@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from .command import POLARITY, REFINE, SEED, SPECS, WORKERS
+from .command import POLARITY, REFINE, SEED, SPECS, WORKERS, open_depth
 from .progress import bar
 from .records import OptionError
 
@@ -40,11 +40,10 @@ def depth_pictures(images: tuple[Path, ...], out: Path, spec: str, refine: Any, 
 
     OUT/NAME.png has 16 bits, OUT/NAME/predict_depth_gray.png 8 as the original's; far is white in both.
     """
-    from .depth import open_estimator
     from .estimate import SHEET, estimate, find_images
 
     records = find_images(images, out)
-    estimator = open_estimator(spec, refine, polarity)
+    estimator = open_depth(spec, refine, polarity)
     with bar(len(records), "depth") as shown:
         done = estimate(records, out, estimator, workers, shown.update)
     refused = [one.refused for one in done if one.refused]

@@ -2,11 +2,14 @@
 
 import math
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from .records import FvridError, OptionError
+
+if TYPE_CHECKING:
+    from .depth import DepthEstimator
 
 
 class Sentences(click.Group):
@@ -48,6 +51,17 @@ def _cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return min(os.cpu_count() or 1, 60)
+
+
+def open_depth(spec: str, refine: Any, polarity: Any) -> "DepthEstimator":
+    """What --depth, --refine and --polarity name; what is doubtful about it is said. Raises as `open_estimator`."""
+    from .depth import open_estimator
+    from .depth.files import DepthFiles
+
+    estimator = open_estimator(spec, refine, polarity)
+    if isinstance(estimator, DepthFiles) and estimator.doubt:
+        click.echo(estimator.doubt, err=True)
+    return estimator
 
 
 SEED = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of every draw.")

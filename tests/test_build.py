@@ -1,5 +1,6 @@
 import csv
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -146,7 +147,7 @@ def test_a_build_finds_source_files_that_changed(
     with pytest.raises(FvridError, match=f"{changed.name}: not the file that .* was built from; name another"):
         build.build([listing], out, recipe)
     (out / "dataset.json").unlink()  # as of a build that was stopped
-    (out / build.PLAN).write_text(f"{build._plan(recipe)} {build._command(recipe, [listing.options])}")
+    (out / build.PLAN).write_text(build._begun(recipe, build._command(recipe, [listing.options])))
     assert build.build([listing], out, recipe).reused == 38
     assert fvrid_tools.open_dataset(out)[25].encoded("clear") == other.read_bytes()
     changed.unlink()
@@ -183,13 +184,31 @@ def test_a_kill_in_the_first_or_last_moment_leaves_what_can_be_gone_on_with(
     assert content(tmp_path / "first") == content(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("finished", [True, False])
+def test_what_another_version_has_begun_names_the_version(
+    tmp_path: Path, listing: Listing, recipe: build.Recipe, monkeypatch: pytest.MonkeyPatch, finished: bool
+) -> None:
+    real = build.versions()
+    build.build([listing], tmp_path, recipe)
+    if not finished:
+        (tmp_path / "dataset.json").unlink()
+        (tmp_path / build.PLAN).write_text(build._begun(recipe, build._command(recipe, [listing.options])))
+    monkeypatch.setattr(build, "versions", lambda: {**real, "pillow": "99.0"})
+    with pytest.raises(FvridError, match=rf"\(with pillow {re.escape(real['pillow'])}, not 99.0\); name another"):
+        build.build([listing], tmp_path, recipe)
+    monkeypatch.undo()
+    if finished:
+        with pytest.raises(FvridError, match=r"built otherwise \(fvrid build-syn .* --seed 0\); name another"):
+            build.build([listing], tmp_path, replace(recipe, seed=1))
+
+
 def test_an_unfinished_build_of_other_sources_is_not_overwritten(
     tmp_path: Path, laid_out: Path, recipe: build.Recipe, small_shards: None
 ) -> None:
     listing, out = sources.read_source("veri-wild", laid_out / "clear"), tmp_path / "out"
     build.build([listing], out, recipe)
     (out / "dataset.json").unlink()
-    (out / build.PLAN).write_text(f"{build._plan(recipe)} {build._command(recipe, [listing.options])}")
+    (out / build.PLAN).write_text(build._begun(recipe, build._command(recipe, [listing.options])))
     before = content(out)
     with pytest.raises(FvridError, match="unfinished build of another kind"):
         build.build([sources.read_source("folder", laid_out / "clear")], out, recipe)

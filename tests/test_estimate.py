@@ -110,7 +110,7 @@ def test_refused_images_are_named_and_the_rest_is_done(folder, tmp_path):
     ("arguments", "sentence"),
     [
         (("--depth", "planar", "--refine", "levin"), "planar has no superpixels"),
-        (("--depth", "dcnf", "--polarity", "near-white"), "of the pictures of --depth files:DIR only"),
+        (("--depth", "dcnf", "--polarity", "near-white"), "--polarity near-white works only with --depth files:DIR"),
         (("--depth", "dcnf:nowhere.safetensors"), "nowhere.safetensors: no such weights file"),
         (("--depth", "dncf"), "--depth dncf: not known; take one of dcnf,"),
     ],
@@ -144,11 +144,16 @@ def record(name):
     return ImageRecord(f"folder/{name}", "folder", f"{name}.jpg", "1", None, None, None)
 
 
-def test_polarity_is_asked_for_where_white_seems_near(tmp_path):
+def test_where_white_seems_near_it_is_said(tmp_path):
     white_below(tmp_path / "d")
-    result = run("depth", tmp_path, "--out", tmp_path / "o", "--depth", f"files:{tmp_path / 'd'}")
-    assert result.exit_code == 1
-    assert "white seems to be near in these pictures; say --polarity near-white" in " ".join(result.output.split())
+    (tmp_path / "in").mkdir()
+    Image.new("RGB", (120, 90)).save(tmp_path / "in/000000.jpg")
+    for polarity, said in ((), True), (("--polarity", "far-white"), False):
+        spec = ("--depth", f"files:{tmp_path / 'd'}", *polarity)
+        result = run("depth", tmp_path / "in", "--out", tmp_path / f"o{said}", *spec)
+        assert result.exit_code == 0, result.output
+        assert ("as if it were near: stop, and say --polarity near-white" in result.stderr) == said
+    assert (tmp_path / "oTrue/000000.png").read_bytes() == (tmp_path / "oFalse/000000.png").read_bytes()
     image = np.zeros((90, 120, 3), np.uint8)
     near = open_estimator(f"files:{tmp_path / 'd'}", polarity="near-white").predict(image, record("000001"))
     far = open_estimator(f"files:{tmp_path / 'd'}", polarity="far-white").predict(image, record("000001"))

@@ -1,6 +1,6 @@
 """Depth of an image: d in [0, 1], log-normalised distance, d = log(z / 1 m) / log(81), 0 nearest, 1 farthest.
 
-One module an estimator. To add one: write its module, and a branch in `open_estimator`.
+One module an estimator. To add one: write its module, and a line of _ESTIMATORS.
 """
 
 from collections.abc import Callable, Sequence
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from ..images import FloatArray, Uint8Image
-from ..records import FvridError, ImageRecord, OptionError
+from ..records import ImageRecord, OptionError
 
 Refinement = Literal["guided", "levin", "none"]  # from superpixels to pixels
 REFINEMENTS: tuple[Refinement, ...] = ("guided", "levin", "none")
@@ -48,9 +48,9 @@ def open_estimator(spec: str, refine: Refinement | None = None, polarity: Polari
     if name not in _ESTIMATORS:
         raise OptionError(f"--depth {spec}: not known; take one of {', '.join(_ESTIMATORS)}.")
     if refine and name not in ("dcnf", "dcnf-mat"):
-        raise OptionError(f"--refine {refine}: of --depth dcnf and dcnf-mat only; {name} has no superpixels.")
+        raise OptionError(f"--refine {refine} works only with --depth dcnf or dcnf-mat; {name} has no superpixels.")
     if polarity and name != "files":
-        raise OptionError(f"--polarity {polarity}: of the pictures of --depth files:DIR only; leave it out.")
+        raise OptionError(f"--polarity {polarity} works only with --depth files:DIR; leave it out.")
     given = {name: value for name, value in (("refine", refine), ("polarity", polarity)) if value}
     try:
         return _ESTIMATORS[name](argument, **given)
@@ -59,10 +59,8 @@ def open_estimator(spec: str, refine: Refinement | None = None, polarity: Polari
 
 
 def _dcnf(argument: str, refine: Refinement = "guided") -> DepthEstimator:
-    try:
-        from .dcnf.estimator import DCNF, WEIGHTS
-    except ImportError as error:
-        raise FvridError(f"--depth dcnf needs {error.name}: pip install {error.name}.") from None
+    from .dcnf.estimator import DCNF, WEIGHTS
+
     estimator = DCNF(Path(argument) if argument else WEIGHTS, refine)
     estimator.load()
     return estimator
@@ -71,10 +69,8 @@ def _dcnf(argument: str, refine: Refinement = "guided") -> DepthEstimator:
 def _original(argument: str, refine: Refinement = "levin") -> DepthEstimator:
     if not argument:
         raise ValueError("name the original model's file, as in dcnf-mat:FILE")
-    try:
-        from .dcnf.estimator import OriginalDCNF
-    except ImportError as error:
-        raise FvridError(f"--depth dcnf-mat: needs {error.name}: pip install {error.name}.") from None
+    from .dcnf.estimator import OriginalDCNF
+
     estimator = OriginalDCNF(Path(argument), refine)
     estimator.load()
     return estimator

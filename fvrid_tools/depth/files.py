@@ -37,6 +37,7 @@ class DepthFiles:
     paths: dict[str, list[str]] = field(repr=False)  # stem -> paths below the folder
     polarity: Polarity | None = None  # None: not said, far is white
     versions: dict[str, str] = field(default_factory=dict, compare=False)
+    doubt: str = field(default="", compare=False)  # a sentence, where white seems to be near and nothing was said
 
     @property
     def name(self) -> str:
@@ -44,7 +45,7 @@ class DepthFiles:
 
     @classmethod
     def index(cls, folder: Path, polarity: Polarity | None = None) -> "DepthFiles":
-        """Raises FvridError where the folder is missing, holds no depth picture, or white seems to be near in them."""
+        """Raises FvridError where the folder is missing or holds no depth picture."""
         if not folder.is_dir():
             raise FvridError(f"--depth files:{folder}: no such folder.")
         paths: dict[str, list[str]] = {}
@@ -56,13 +57,14 @@ class DepthFiles:
         if not paths:
             raise FvridError(f"--depth files:{folder}: no <image>/{AUTHORS_NAME} and no <image>.png is in the folder.")
         own = [each for several in paths.values() for each in several if not _is_authors(each)]
+        doubt = ""
         if polarity is None and _white_seems_near(folder, own):
-            raise FvridError(
-                f"--depth files:{folder}: white seems to be near in these pictures; say --polarity near-white, or"
-                " --polarity far-white where it is not."
+            doubt = (
+                f"--depth files:{folder}: white is taken for far, but most of these pictures get whiter downwards, as"
+                " if it were near: stop, and say --polarity near-white, where that is so."
             )
         sizes = sorted((path, _size(folder / path)) for several in paths.values() for path in several)
-        return cls(folder, paths, polarity, {"pictures": sha256_bytes(repr(sizes).encode())})
+        return cls(folder, paths, polarity, {"pictures": sha256_bytes(repr(sizes).encode())}, doubt)
 
     def of(self, records: Iterable[ImageRecord]) -> "DepthFiles":
         """With the pictures of some images alone, as they are sent to another process."""
