@@ -279,7 +279,7 @@ def _read_sources(
     from .sources import read_source
 
     if len(set(names)) < len(names):
-        raise OptionError("a --src may be named once: ids of two would clash; put both below one folder (links do).")
+        raise OptionError("a --src is named twice, and ids would clash; put both below one folder (links will do).")
     if roots and len(roots) != len(names):
         raise OptionError(f"{len(roots)} --root for {len(names)} --src: give one for each, in the same order.")
     if labels and recipe:

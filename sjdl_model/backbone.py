@@ -202,7 +202,7 @@ def _made(
                 f"the ImageNet weights of {name} cannot be downloaded ({first_line(error)}); "
                 "set pretrained=false, or pretrained=FILE to load a copy."
             ) from None
-        raise ConfigError(f"backbone {name} cannot be had in this form ({first_line(error)}).") from None
+        raise ConfigError(f"backbone {name} cannot be made so ({first_line(error)}).") from None
     lacking = [key for key in lacking if key.startswith(prefix)]
     if lacking:
         raise ConfigError(f"{pretrained}: not weights of {name} (it lacks {lacking[0]}).")

@@ -78,7 +78,8 @@ embedding = net.embed(images)  # (B, 3, {architecture["image_size"]}, {architect
 | input | RGB in [0, 1], {architecture["image_size"]} x {architecture["image_size"]} pixels |
 | numbers in the weights | {parameters:,} with the defogging branch |
 | trained on | {architecture["num_synthetic"]:,} vehicles in synthetic fog, {architecture["num_real"]:,} in real fog |
-| manifests of the data (SHA-256) | {facts.get("data", "unknown")} |
+| data | {_commands(facts)} |
+| its manifests (SHA-256) | {facts.get("data", "unknown")} |
 | code | {facts.get("git", "unknown")} |
 | versions | {_versions(facts)} |
 | defogging, at the end of its training | {facts.get("verdict") or "not known"} |
@@ -101,6 +102,12 @@ applies. The defogging branch makes images that look likely, not measurements of
 {read_text(run / RECIPE).strip()}
 ```
 """
+
+
+def _commands(facts: dict[str, str]) -> str:
+    """That build the datasets: their sources, depth and fog."""
+    lines = facts.get("built", "unknown").replace("|", "\\|").replace("`", "'").splitlines()
+    return "<br>".join(f"`{line}`" for line in lines)
 
 
 def _versions(facts: dict[str, str]) -> str:

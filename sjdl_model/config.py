@@ -117,20 +117,20 @@ class Recipe:
                 math.isfinite(amount) and amount >= 0 for amount in amounts
             ),
             "weights.triplet and weights.identity must not both be 0": self.weights.triplet or self.weights.identity,
-            "transreid has last_stride=2, no ibn and a shared_stage of 2 to 4": not self.transreid
+            "transreid needs last_stride=2, ibn=false and a shared_stage of 2 to 4": not self.transreid
             or (self.last_stride == 2 and not self.ibn and self.shared_stage < 5),
             "transreid knows an image's camera, which defogging does not; set the weights of the image terms to 0": (
                 not self.transreid or not any(getattr(self.weights, name) for name in IMAGE_TERMS)
             ),
-            "whole_contrast comes beside local_contrast; set both, or neither": self.local_contrast
+            "whole_contrast comes beside local_contrast; set local_contrast=true": self.local_contrast
             or not self.whole_contrast,
             "label_smoothing must be in [0, 1)": 0 <= self.label_smoothing < 1,
             f"precision must be one of {PRECISIONS}": self.precision in PRECISIONS,
             f"images must be one of {IMAGES}": self.images in IMAGES,
             f"fog.preset must be one of {('', *PRESETS)}": self.fog.preset in ("", *PRESETS),
-            "fog.noise must be 0 to 255, and is of fog that is drawn anew": 0 <= self.fog.noise <= 255
+            "fog.noise must be 0 to 255, and is for fog that is drawn anew": 0 <= self.fog.noise <= 255
             and (self.fog.redraw or not self.fog.noise),
-            "fog.preset is of fog that is drawn anew; set fog.redraw=true": self.fog.redraw or not self.fog.preset,
+            "fog.preset is for fog that is drawn anew; set fog.redraw=true": self.fog.redraw or not self.fog.preset,
             "restoration is towards the clear image; with images=clear set the weights of the image terms to 0": (
                 self.images == "foggy" or not any(getattr(self.weights, name) for name in IMAGE_TERMS)
             ),

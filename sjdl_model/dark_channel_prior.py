@@ -1,6 +1,6 @@
 """Defogging by the dark channel prior (He, Sun and Tang 2009), its transmission smoothed by a guided filter (2013).
 
-What two-stage methods are compared by: no training, one image at a time.
+What two-stage methods are compared by: no training, each image by itself.
 """
 
 import torch.nn.functional as F

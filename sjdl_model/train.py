@@ -131,8 +131,8 @@ def train_restorer(data: Dataset, recipe: Recipe, folder: Path) -> None:
 
 @contextmanager
 def _alone_in(run: Path) -> Iterator[None]:
-    """The first process holds the folder against other trainings, for itself and those that train with it. Raises
-    FvridError in all of them where it cannot."""
+    """The first process locks the folder of the run for all that train together. Raises FvridError in all of them
+    where it cannot."""
     with ExitStack() as held:
         refused = None
         if processes.rank() == 0:
@@ -195,7 +195,12 @@ class _Run:
         torch.manual_seed(recipe.seed)
         self._net = _prepared(self._domains.architecture.build(recipe.pretrained if not resume else False), device)
         check_image_size(self._net, recipe.image_size)
-        self._facts = {"git": git_revision(), "data": self._domains.data_sha256, "recipe": to_toml(recipe)}
+        self._facts = {
+            "git": git_revision(),
+            "data": self._domains.data_sha256,
+            "built": "\n".join(dataset.info.get("command", "unknown") for dataset in self._domains.datasets),
+            "recipe": to_toml(recipe),
+        }
         self._trainer = Trainer(self._net, recipe, self._total_steps, device)
         self._step, self._log = 0, EpochLog()
         if resume:

@@ -86,5 +86,5 @@ def test_metres_and_inverse_distances_become_log_distance():
 
 
 def test_a_model_that_is_not_there_is_a_sentence(tmp_path):
-    with pytest.raises(FvridError, match="not to be had"):
+    with pytest.raises(FvridError, match="cannot be loaded"):
         open_estimator(f"hf:{tmp_path}").predict(np.zeros((20, 20, 3), np.uint8), None)

@@ -157,7 +157,7 @@ def test_whole_contrast_is_refused_where_the_image_has_no_plain_convolution(name
 
 
 def test_whole_contrast_alone_is_refused() -> None:
-    with pytest.raises(ConfigError, match="beside local_contrast; set both"):
+    with pytest.raises(ConfigError, match="beside local_contrast; set local_contrast=true"):
         read_recipe("ablation", ["whole_contrast=true"])
 
 

@@ -79,6 +79,7 @@ def test_a_run_leaves_what_is_promised(trained: Path) -> None:
         "examples-real.jpg",
         "tensorboard",
     }
+    assert "| data | `fvrid build-syn --src veri-wild --depth planar" in (trained / "README.md").read_text()
     assert list((trained / "tensorboard").glob("events.*"))
     lines = [json.loads(line) for line in (trained / METRICS).read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2]

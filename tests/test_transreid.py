@@ -76,5 +76,5 @@ def test_what_it_cannot_be_is_said() -> None:
         read_recipe("default", [*CHANGES, "weights.restoration=1"])
     from sjdl_model import SJDL
 
-    with pytest.raises(ConfigError, match="cannot be had in this form"):
+    with pytest.raises(ConfigError, match="cannot be made so"):
         SJDL(2, 0, "resnet18", transreid=(64, 0))

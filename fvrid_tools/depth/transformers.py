@@ -83,8 +83,8 @@ def _load(model: str) -> tuple[Any, Any, Literal["metric", "relative"]]:
         net = AutoModelForDepthEstimation.from_pretrained(model).eval()
     except (OSError, ValueError, SafetensorError) as error:
         raise FvridError(
-            f"--depth hf:{model}: not to be had ({str(error).splitlines()[0][:300]}); name a model of the hub that is"
-            " reachable, or a folder that holds one."
+            f"--depth hf:{model}: cannot be loaded ({str(error).splitlines()[0][:300]}); name a model of the hub that"
+            " is reachable, or a folder that holds one."
         ) from None
     said = getattr(net.config, "depth_estimation_type", None)
     metric = said == "metric" or (said is None and net.config.model_type in _METRIC)

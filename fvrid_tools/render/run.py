@@ -74,7 +74,7 @@ def render(out: Path, recipe: Recipe, workers: int = 1, progress: Progress = sil
     """Render into the folder `out`; -> the number of images. The same command again goes on where it stopped.
 
     Raises FvridError where `out` holds anything else or cannot be written, another process is at work in it, or the
-    extra `render` is not installed; OptionError where there are fewer test vehicles than pairs are wanted of.
+    extra `render` is not installed; OptionError where there are fewer test vehicles than pairs asked for.
     """
     fleet = recipe.fleet
     if missing := [name for name in ("mitsuba", "pyoidn") if find_spec(name) is None]:
