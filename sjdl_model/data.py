@@ -27,7 +27,7 @@ SPARE_FROM = 800  # images: from so many on, those eight are held out of trainin
 class Batch(NamedTuple):
     """Images of one domain; `clear` is None in the real one. Images are uint8 before `to`, float32 in [0, 1] after."""
 
-    foggy: Tensor  # (B, 3, S, S)
+    foggy: Tensor  # (B, 3, S, S); before `to` the clear ones where the fog is to be drawn anew
     clear: Tensor | None  # (B, 3, S, S)
     label: Tensor  # (B,) int64, 0..N-1
     position: Tensor  # (B,) int64, in the training set
@@ -129,8 +129,9 @@ class TrainingSet(Dataset[Batch]):
     def __getitem__(self, visit: Visit) -> Batch:
         """One image, without the leading B."""
         sample = self.data[visit.image]
-        scene = [transforms.augment(image, self.size, visit.seed, self.edge_padding) for image in self._scene(sample)]
         depth = self._depth(sample)
+        images = self._scene(sample) if depth is None else [_tensor(clear(sample))]
+        scene = [transforms.augment(image, self.size, visit.seed, self.edge_padding) for image in images]
         if depth is not None:
             depth = transforms.augment(depth, self.size, visit.seed, self.edge_padding).clamp(0, 1)
         return self._batch(visit.image, scene, depth)._replace(**self.draw_fog(visit.seed))
@@ -177,7 +178,7 @@ class TrainingSet(Dataset[Batch]):
         scene = [known if self.clear and known is not None else sample.foggy]
         if known is not None and not self.clear:
             scene.append(known)
-        return [torch.from_numpy(image).permute(2, 0, 1) for image in scene]
+        return [_tensor(image) for image in scene]
 
     def _depth(self, sample: Sample) -> Tensor | None:
         """(1, H, W), as the fog that is to be drawn anew takes it."""
@@ -185,6 +186,11 @@ class TrainingSet(Dataset[Batch]):
             return None
         depth = torch.from_numpy(sample.depth)[None]
         return relative_distance(depth) if self.fog.by_distance else depth
+
+
+def _tensor(image: np.ndarray) -> Tensor:
+    """(H, W, 3) -> (3, H, W)."""
+    return torch.from_numpy(image).permute(2, 0, 1)
 
 
 def camera_name(row: Row) -> str | None:
@@ -265,8 +271,7 @@ class ImageSet(Dataset[Tensor]):
         return len(self.data)
 
     def __getitem__(self, index: int) -> Tensor:
-        image = torch.from_numpy(self.pick(self.data[index])).permute(2, 0, 1)
-        return transforms.resize(image, self.size)
+        return transforms.resize(_tensor(self.pick(self.data[index])), self.size)
 
 
 def foggy(sample: Sample) -> np.ndarray:

@@ -436,6 +436,8 @@ def test_fog_drawn_anew_is_add_fog_and_another_at_every_visit(built: Path) -> No
     sampler = PKSampler(stored.labels, 3, 2, 0)
     (old,), (new,) = (training_batches(training, Steps(sampler, [0]), 0, pin=False) for training in (stored, redrawn))
     assert torch.equal(old.clear, new.clear)
+    assert not torch.equal(old.foggy, old.clear)
+    assert torch.equal(new.foggy, new.clear)  # the stored fog was not decoded
     draws = new.fog.numpy()
     assert ((draws >= [0.4, 0.5]) & (draws <= [1.6, 1])).all()
     assert len({tuple(draw) for draw in draws.tolist()}) == 6
