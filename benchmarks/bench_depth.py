@@ -26,7 +26,7 @@ from fvrid_tools.depth.dcnf import estimator as dcnf
 from fvrid_tools.depth.dcnf.similarities import similarities
 from fvrid_tools.depth.dcnf.superpixels import Superpixels
 from fvrid_tools.fog import FogDraw, FogSynthesizer
-from fvrid_tools.pool import Progress
+from fvrid_tools.progress import Progress
 from fvrid_tools.records import ImageRecord
 from fvrid_tools.sources import read_source
 

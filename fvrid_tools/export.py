@@ -40,7 +40,7 @@ def export(data: Dataset, form: Format, out: Path, progress: Progress = silent) 
         else:
             _export_webdataset(data, out, progress)
     except OSError as error:
-        raise files.not_written(out, error, "delete the folder, and run again") from None
+        raise files.not_written(out, error, "delete the folder and run again") from None
     return len(data)
 
 

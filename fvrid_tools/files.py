@@ -17,7 +17,7 @@ if sys.platform != "win32":
 
 _UNFINISHED = re.compile(r".+\.[0-9a-f]{8}\.part")  # the name of a file that is still being written; never read
 _NOT_TEXT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # the last are bytes that are not UTF-8
-# of file systems and storage, which no user may read or means
+# of file systems and storage: not to be read, or not meant
 _SYSTEMS = {"lost+found", "$RECYCLE.BIN", "System Volume Information", "@eaDir"}
 _INSTALLED = Path(__file__).with_name("manifests")  # where a wheel has the repository's folder
 MANIFESTS = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parents[1] / "manifests"
@@ -56,8 +56,8 @@ def sentence_of(error: OSError) -> str:
 
 def not_written(path: Path, error: OSError, then: str = "run again") -> FvridError:
     """What to raise where the system does not take what is to be written to `path`."""
-    mend = _MENDS.get(error.errno or 0, "look after the disk")
-    return FvridError(f"{path}: cannot be written ({error.strerror or error}); {mend}, and {then}.")
+    mend = _MENDS.get(error.errno or 0, "check the disk")
+    return FvridError(f"{path}: cannot be written ({error.strerror or error}); {mend}; then {then}.")
 
 
 _MENDS = {

@@ -119,9 +119,7 @@ def _page(
 
 def _cards(records: list[ImageRecord], densities: list[float], workers: int) -> list[dict[str, Any]]:
     """What the page shows of each image; those that have been spoilt since they were ranked are left out."""
-    shown = pool.run(
-        [_ShowTask(records[i : i + _TASK]) for i in range(0, len(records), _TASK)], workers, lambda n: None
-    )
+    shown = pool.run([_ShowTask(records[i : i + _TASK]) for i in range(0, len(records), _TASK)], workers, silent)
     uris = [uri for part in shown for uri in part]
     return [
         {

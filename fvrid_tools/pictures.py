@@ -13,7 +13,7 @@ AUTHORS_STEM = 19  # characters of that stem that their scripts keep: 00000_c001
 
 
 def read_image(record: ImageRecord) -> bytes:
-    """The encoded image. Raises ImageRefused where its file may not be read, FvridError where that fails otherwise."""
+    """The encoded image. Raises FvridError where its file, or its shard, cannot be read."""
     return _read(record.place)
 
 
@@ -100,8 +100,6 @@ def _read(place: Place) -> bytes:
     try:
         return place.read_bytes()
     except OSError as error:
-        if isinstance(error, PermissionError):  # of this file, not of the disk
-            raise ImageRefused(f"cannot be read ({error.strerror})") from None
         raise FvridError(f"{place}: cannot be read ({error.strerror}); mend or remove it, and run again.") from None
 
 

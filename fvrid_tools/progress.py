@@ -1,5 +1,6 @@
 """Progress on stderr: a bar with rate and time left on a terminal; elsewhere, as in a log, a line a minute."""
 
+import os
 import sys
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,8 @@ def bar(
     leave: bool = False,
     shown: bool = True,
 ) -> "tqdm[Any]":
-    """A bar to be used in `with`, whose `update` is a Progress; or which yields what is in `over`."""
+    """A bar to be used in `with`, whose `update` is a Progress; or which yields what is in `over`. TQDM_DISABLE in the
+    environment hides it."""
     from tqdm import tqdm
 
     lines: dict[str, Any] = {
@@ -34,7 +36,8 @@ def bar(
         "bar_format": _LINE,
         "delay": LINE_EVERY,  # nothing of what is shorter
         "mininterval": LINE_EVERY,
-        "maxinterval": LINE_EVERY,
+        "miniters": 1,  # else a monitor of tqdm's prints a second time what is late
+        "position": 0,  # else a bar within a bar moves the cursor
     }
     how = {} if sys.stderr.isatty() else lines
     return tqdm(
@@ -44,7 +47,7 @@ def bar(
         unit=f" {unit}",
         initial=initial,
         leave=leave,
-        disable=not shown,
+        disable=not shown or bool(os.environ.get("TQDM_DISABLE")),
         smoothing=0.1,
         **how,
     )

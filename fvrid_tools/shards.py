@@ -30,7 +30,7 @@ import numpy as np
 import zstandard
 from numpy.typing import NDArray
 
-from .files import atomic_path
+from .files import atomic_path, not_written
 from .records import FvridError, Reject, Row
 
 if sys.platform != "win32":
@@ -107,13 +107,16 @@ class ShardWriter:
         clear: bytes | None = None,
         depth: NDArray[np.uint16] | None = None,
     ) -> None:
-        """Append an image. Each picture is given exactly where the shard has its column."""
+        """Append an image. Each picture is given exactly where the shard has its column. FvridError where the disk does
+        not take what is more than memory is to hold."""
+        packed = None if depth is None else pack_depth(depth, self._compressor)
         self.rows.append(row)
-        for name, content in (("foggy", foggy), ("clear", clear)):
-            if content is not None:
-                self._blobs[name].append(content)
-        if depth is not None:
-            self._blobs["depth"].append(pack_depth(depth, self._compressor))
+        try:
+            for name, content in (("foggy", foggy), ("clear", clear), ("depth", packed)):
+                if content is not None:
+                    self._blobs[name].append(content)
+        except OSError as error:
+            raise not_written(self.path, error) from None
 
     def write(self, plan: str) -> None:
         """Write the file; OSError where the disk does not take it, and then nothing is left."""

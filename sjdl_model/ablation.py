@@ -415,9 +415,9 @@ def score(
         with torch.inference_mode():
             after = net.embedding_of(torch.from_numpy(before).to(device)).cpu().numpy()
         scores = test.score(after, after, device=device)
-        found |= {f"{name}_{domain}": value for name, value in scores.summary().items()}
-        found[f"protocol_{domain}"] = test.result(scores, condition).protocol
-        found[f"mAP_{domain}_interval"] = scores.intervals()["mAP"]
+        result = test.result(scores, condition)
+        found |= {f"{name}_{domain}": value for name, value in result.scores.items()}
+        found |= {f"mAP_{domain}_interval": result.intervals["mAP"], f"protocol_{domain}": result.protocol}
         found[f"mAP_{domain}_before_bn"] = test.score(before, before, device=device).mAP
         unit = torch.nn.functional.normalize(torch.from_numpy(after)).numpy()  # zeros, of a collapsed network, stay
         found[f"mAP_{domain}_unit"] = test.score(unit, unit, device=device).mAP

@@ -54,7 +54,10 @@ class CachedImages:
             fog = {name: torch.stack([one[name] for one in drawn]) for name in drawn[0]}
             if "depth" in seen:
                 seen["depth"] = seen["depth"].clamp(0, 1)
-            found = Batch(seen.pop("foggy"), seen.pop("clear", None), self._labels[positions], positions)
+            clear = seen.pop("clear", None)
+            foggy = seen.pop("foggy", clear)
+            assert foggy is not None
+            found = Batch(foggy, clear, self._labels[positions], positions)
             cameras = {} if self._cameras is None else {"camera": self._cameras[positions]}
             yield found._replace(**seen, **fog, **cameras)
 
@@ -84,6 +87,7 @@ class _AsTheyAre(torch.utils.data.Dataset[Batch]):
 
 
 def _images_of(batch: Batch) -> dict[str, Tensor]:
-    """(B, S, S, C) of the fields that are there."""
-    fields = {name: getattr(batch, name) for name in ("foggy", "clear", "counterpart", "depth")}
+    """(B, S, S, C) of the fields that are there and of use: stored fog is not where it is drawn anew."""
+    names = ("foggy", "clear", "counterpart") if batch.depth is None else ("clear", "depth")
+    fields = {name: getattr(batch, name) for name in names}
     return {name: field.permute(0, 2, 3, 1) for name, field in fields.items() if field is not None}

@@ -286,5 +286,6 @@ def clear(sample: Sample) -> np.ndarray:
 
 def image_batches(images: ImageSet, batch: int, workers: int, device: torch.device) -> Iterator[Tensor]:
     """Yield (B, 3, S, S) float32 in [0, 1], on the device, in order."""
-    for loaded in DataLoader(images, batch_size=batch, num_workers=workers):
+    pin = device.type == "cuda"
+    for loaded in DataLoader(images, batch_size=batch, num_workers=workers, collate_fn=_stacked, pin_memory=pin):
         yield to_float(loaded, device)

@@ -178,7 +178,8 @@ class TestSet:
         if self.protocol == "vehicleid":
             if rerank or of_queries is not of_gallery:
                 raise ConfigError("VehicleID's protocol is for one condition, without re-ranking.")
-            return evaluate_vehicleid(of_queries, self.labels, device=device)
+            _, single = np.unique([row.sha256 for row in self.data.rows], return_index=True)
+            return evaluate_vehicleid(of_queries[np.sort(single)], self.labels[np.sort(single)], device=device)
         query, gallery = of_queries[self.query], of_gallery[self.gallery]
         return evaluate(
             query,
@@ -195,10 +196,10 @@ class TestSet:
     def _rule(self) -> str | None:
         unknown = all(row.camera_id is None for row in self.data.rows)
         if self.protocol == "camera-less" or unknown:
-            if self._every:
-                return "camera-less: of the query's vehicle only the query's own image left out"
-            if self._copies:
-                return "camera-less: of the query's vehicle only copies of the query's own file left out"
+            own = "the query's own image" * self._every + " and " * (self._every and self._copies)
+            own += "copies of the query's own file" * self._copies
+            if own:
+                return f"camera-less: of the query's vehicle only {own} left out"
             return None if unknown else "camera-less: cameras not looked at, so nothing is left out of the gallery"
         if not self._every:
             return None

@@ -92,5 +92,5 @@ class FIRM(nn.Module):
     def forward(self, shared: Tensor, foggy: Tensor) -> Tensor:
         """shared: (B, C, H / stride, W / stride).  foggy: (B, 3, H, W) in [0, 1].  -> (B, 3, H, W) in (0, 1)."""
         features = self.upsample(shared)  # (B, C', H, W)
-        image = (foggy - 0.5) * 4  # scaled to the features' magnitude, or the pyramid would hardly see it
+        image = ((foggy - 0.5) * 4).to(features.dtype)  # of their magnitude, or the pyramid would hardly see it
         return torch.sigmoid(self.enhance(torch.cat([features, image], dim=1)))

@@ -4,7 +4,6 @@ An image that cannot be used stops nothing where the caller takes `refused`: it 
 """
 
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from fvrid_tools import images
-from fvrid_tools.files import atomic_path, is_text, make_folder, not_written, sha256_file
+from fvrid_tools.files import atomic_path, is_text, make_folder, not_written, paths_below, sha256_file
 from fvrid_tools.images import Uint8Image
 from fvrid_tools.progress import Progress, silent
 from fvrid_tools.records import ImageRefused
@@ -75,43 +74,28 @@ def _found(named: Iterable[str | Path], out: Path | None = None) -> list[tuple[P
     """(path, path below the folder that was named), sorted; what lies in a folder `out` below that one is left out."""
     found: dict[Path, tuple[Path, Path]] = {}
     for one in map(Path, named):
-        try:
-            if one.is_dir():
-                root, below = one, list(_below(one, out))
-            elif one.is_file():
-                root, below = one.parent, [Path(one.name)]
-            else:
-                raise DataError(f"{one}: no such file or folder; name images, or folders of images.")
-        except OSError as error:
-            raise DataError(f"{error.filename or one}: cannot be read ({error.strerror}).") from None
+        if one.is_dir():
+            root, below = one, _below(one, out)
+        elif one.is_file():
+            root, below = one.parent, [one.name]
+        else:
+            raise DataError(f"{one}: no such file or folder; name images, or folders of images.")
         if not below:
             raise DataError(f"{one}: no image in this folder ({', '.join(sorted(images.SUFFIXES))}); name another.")
         for path in below:
             whole = root / path
             if not is_text(str(whole)):
                 raise DataError(f"{str(whole)!a}: the name has control characters or is not UTF-8; rename it.")
-            found.setdefault(whole.absolute(), (whole, path))
+            found.setdefault(whole.absolute(), (whole, Path(path)))
     return sorted(found.values())
 
 
-def _below(root: Path, out: Path | None) -> Iterator[Path]:
-    """The image files below a folder, by suffix, relative to it; links to folders are followed, each folder once."""
-    seen = set()
-    left_out = None if out is None or out.resolve() == root.resolve() else out.resolve()
-    for folder, subfolders, names in os.walk(root, onerror=_raise, followlinks=True):
-        real = Path(folder).resolve()
-        if real in seen or real == left_out:
-            subfolders.clear()
-            continue
-        seen.add(real)
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        for name in names:
-            if not name.startswith(".") and Path(name).suffix.lower() in images.SUFFIXES:
-                yield Path(folder, name).relative_to(root)
-
-
-def _raise(error: OSError) -> None:
-    raise error
+def _below(root: Path, out: Path | None) -> list[str]:
+    """The image files below a folder, by suffix, relative to it."""
+    paths = paths_below(root, images.SUFFIXES)
+    if out is None or out.resolve() == root.resolve():
+        return paths
+    return [path for path in paths if out.resolve() not in (root / path).resolve().parents]
 
 
 def read_image(path: str | Path) -> Uint8Image:

@@ -26,7 +26,8 @@ def batch_hard_triplet_loss(feature: Tensor, label: Tensor, margin: float, *, al
     if all_positives:
         nearest_negative = distance.masked_fill(same, torch.inf).amin(dim=1, keepdim=True)
         positive = same & ~torch.eye(len(label), dtype=torch.bool, device=label.device)
-        return F.relu(distance - nearest_negative + margin)[positive].mean()
+        hinge = F.relu(distance - nearest_negative + margin)
+        return hinge.masked_fill(~positive, 0).sum() / positive.sum()  # picking them would have a GPU wait for the CPU
     farthest_positive = distance.masked_fill(~same, -torch.inf).amax(dim=1)
     nearest_negative = distance.masked_fill(same, torch.inf).amin(dim=1)
     return F.relu(farthest_positive - nearest_negative + margin).mean()

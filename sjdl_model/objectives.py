@@ -57,10 +57,10 @@ def terms(net: SJDL, batch: Batch, recipe: Recipe, gather: Gather = as_it_is) ->
 def run_network(
     net: SJDL, foggy: Tensor, defog: bool, precision: str, gather: Gather = as_it_is, camera: Tensor | None = None
 ) -> SJDLOutput:
-    """The network's output in float32, its products being made in `precision`."""
+    """The network's output in float32, but for the shared maps, its products being made in `precision`."""
     with autocast(precision, foggy.device):
-        out = net(foggy, defog=defog, gather=gather, camera=camera)
-    return SJDLOutput._make(None if tensor is None else tensor.float() for tensor in out)
+        out: SJDLOutput = net(foggy, defog=defog, gather=gather, camera=camera)
+    return out
 
 
 def reid_terms(out: SJDLOutput, batch: Batch, recipe: Recipe) -> dict[str, Tensor]:

@@ -21,8 +21,8 @@ class PKSampler:
     A round visits every vehicle once, P at a time, in an order of its own. What is left of a round that does not
     fill a batch is filled up with the next round's first vehicles that the batch does not hold yet; where it holds
     one of those, the vehicle after them comes twice in that round, and the one passed over not at all. A vehicle's
-    images come likewise, K at a time from round to round, each deal of them in an order of its own, so that any two
-    meet; they repeat within a batch where it has fewer than K.
+    images take turns from round to round, in one circle for good, so that neighbours alone meet in a batch; they
+    repeat within it where it has fewer than K. To deal them anew each time was no better (docs/results.md).
     """
 
     def __init__(self, labels: Sequence[int], p: int, k: int, seed: int, of: object = "these images") -> None:
@@ -62,18 +62,10 @@ class PKSampler:
         return np.random.default_rng([self._seed, 2, turn]).permutation(len(self._images))
 
     def _take(self, vehicle: int, turn: int) -> np.ndarray:
-        """K images, from where the round before ended."""
-        images, k = self._images[vehicle], self._k
-        if len(images) <= k:
-            return np.resize(self._deal(vehicle, turn), k)
-        deal, first = divmod(turn * k, len(images))
-        taken = self._deal(vehicle, deal)[first : first + k]
-        following = self._deal(vehicle, deal + 1)
-        return np.concatenate([taken, following[~np.isin(following, taken)][: k - len(taken)]])
-
-    def _deal(self, vehicle: int, number: int) -> np.ndarray:
-        """All images of a vehicle in a random order."""
-        return np.random.default_rng([self._seed, 3, vehicle, number]).permutation(self._images[vehicle])
+        """K images: the vehicle's images in a fixed random circle, K further each round."""
+        images = self._images[vehicle]
+        circle = np.random.default_rng([self._seed, 3, vehicle]).permutation(images)
+        return circle[(turn * self._k + np.arange(self._k)) % len(images)]
 
 
 class Steps:

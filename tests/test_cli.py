@@ -174,7 +174,7 @@ def test_verify_names_what_is_wrong_and_exits_1(copy: Path) -> None:
         (["build-syn", "--src", "folder", "--root", ".", "--pattern", "("], 2, "--pattern"),
         (["build-syn", "--src", "folder", "--root", ".", "--root", ".."], 2, "--root"),
         (["build-syn", "--src", "folder", "--depth", "magic"], 2, "--depth magic"),
-        (["split", "nowhere", "--test-share", "nan"], 2, "'--test-share': nan is no number in the range 0<x<=1"),
+        (["split", "nowhere", "--test-share", "nan"], 2, "'--test-share': nan is no number."),
         (["build-syn", "--src", "folder", "--max-density", "nan"], 2, "'--max-density': nan is no number"),
         (["split", "nowhere"], 1, "no finished dataset"),
         (["stats", "nowhere"], 1, "no finished dataset"),

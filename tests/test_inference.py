@@ -14,6 +14,7 @@ from scipy.spatial.distance import cdist
 
 import fvrid_tools
 from fvrid_tools import images
+from fvrid_tools.records import FvridError
 from sjdl_model.checkpoint import save_weights
 from sjdl_model.cli import cli
 from sjdl_model.config import ConfigError, DataError
@@ -109,7 +110,7 @@ def test_images_are_found_sorted_each_once(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"empty: no image in this folder"):
         find_images([tmp_path / "in", tmp_path / "empty"])
     (tmp_path / "empty/a\nb.jpg").touch()
-    with pytest.raises(DataError, match=r"a\\nb\.jpg': the name has control characters"):
+    with pytest.raises(FvridError, match=r"a\\nb\.jpg' has control characters"):
         find_images([tmp_path / "empty"])
 
 

@@ -20,6 +20,16 @@ def test_a_log_gets_whole_lines_now_and_then(
         "build: 3 of 4 images",
     ]
     assert any(line.startswith("epoch 1/3: 1 of 2 steps, ") and line.endswith(" left") for line in lines)
+    with progress.bar(2, "ablate", "runs") as outer:
+        for _ in range(2):
+            list(progress.bar(2, "epoch 1/3", "steps", over="ab"))
+            outer.update(1)
+    captured_too = capsys.readouterr().err
+    assert "ablate: 2 of 2 runs, " in captured_too
+    assert "\x1b" not in captured_too
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    list(progress.bar(2, "epoch 1/3", "steps", over="ab"))
+    assert not capsys.readouterr().err
     assert not captured.out
     assert "\r" not in captured.err
 

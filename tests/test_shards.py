@@ -127,6 +127,13 @@ def test_what_is_too_much_for_memory_gives_the_same_bytes(tmp_path: Path, monkey
     assert blob.offsets == list(range(0, 60_001, 300))
     blob.release()
 
+    def full(**options: object) -> object:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shards.tempfile, "TemporaryFile", full)
+    with pytest.raises(FvridError, match=r"full.h5: cannot be written \(No space left on device\); free some space"):
+        write(tmp_path / "full.h5", count=300)
+
 
 @pytest.mark.parametrize("content", [None, b"", b"not hdf5", "half"])
 def test_what_is_no_shard_is_one_sentence(tmp_path: Path, content: bytes | str | None) -> None:

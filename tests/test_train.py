@@ -558,7 +558,8 @@ def test_short_numbers_are_of_products_only(trained: Path, precision: str) -> No
     images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     exact, near = (run_network(net, images, True, kind) for kind in ("float32", precision))
     for name, a, b in zip(exact._fields, exact, near, strict=True):
-        assert a.dtype == b.dtype == torch.float32, name
+        assert a.dtype == torch.float32, name
+        assert b.dtype == torch.float32 or name == "shared", name
         assert 0 < (a - b).norm() < 0.05 * a.norm(), name
     assert near.defogged is not None
     assert len(near.defogged.unique()) > 0.9 * near.defogged.numel()  # of 16 bits, neighbours would be alike

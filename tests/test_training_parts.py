@@ -2,7 +2,6 @@
 
 from collections import Counter
 from dataclasses import replace
-from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -39,16 +38,6 @@ def test_all_images_come_up_equally_often() -> None:
     sampler = PKSampler(labels, p=3, k=2, seed=0)
     visits = Counter(visit.image for step in range(40) for visit in sampler.batch(step))
     assert set(visits.values()) == {10}  # 240 visits of 24 images
-
-
-@pytest.mark.parametrize(("images", "k"), [(8, 4), (8, 2), (14, 6), (12, 6)])
-def test_any_two_images_of_a_vehicle_meet(images: int, k: int) -> None:
-    sampler = PKSampler([0] * images + [1] * images, p=2, k=k, seed=0)
-    met = set()
-    for step in range(200):
-        for first in (0, k):
-            met |= set(combinations(sorted(visit.image for visit in sampler.batch(step)[first : first + k]), 2))
-    assert len(met) == images * (images - 1)  # of two vehicles
 
 
 def test_steps_are_repeatable_and_differ() -> None:

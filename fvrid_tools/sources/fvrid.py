@@ -14,7 +14,6 @@ counterparts of FVRID_real's.
 """
 
 import re
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -83,11 +82,9 @@ def _read_real(root: Path) -> Listing:
 
 
 def _without_dummies(records: list[ImageRecord]) -> list[ImageRecord]:
-    """With no camera for the vehicles of several images that have no other than c001."""
-    images = Counter(record.vehicle_id for record in records)
+    """With no camera for the vehicles that have no other than c001."""
     elsewhere = {record.vehicle_id for record in records if record.camera_id != DUMMY}
-    dummies = {vehicle for vehicle, count in images.items() if count > 1} - elsewhere
-    return [replace(record, camera_id=None) if record.vehicle_id in dummies else record for record in records]
+    return [record if record.vehicle_id in elsewhere else replace(record, camera_id=None) for record in records]
 
 
 def _base(root: Path, domain: str) -> str:
