@@ -143,8 +143,8 @@ class _DepthTask(pool.Task[list[Estimated], list[Estimated]]):
         eight = self.out / record.image_id / AUTHORS_NAME
         try:
             eight.parent.mkdir(parents=True, exist_ok=True)
-            files.write_atomic(eight, images.encode_depth(images.to_uint8(d)))
-            files.write_atomic(path, images.encode_depth(images.levels_of_depth(d)))
+            files.write_atomic(eight, images.encode_depth(images.to_uint8(d)), durable=False)
+            files.write_atomic(path, images.encode_depth(images.levels_of_depth(d)), durable=False)
         except OSError as error:
             raise files.not_written(path, error) from None
         first, low, high, last = (float(p) for p in np.percentile(d, (1, 5, 95, 99)))

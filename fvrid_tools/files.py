@@ -24,9 +24,10 @@ MANIFESTS = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parents[1] / "
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, durable: bool = True) -> Iterator[Path]:
     """Yield a neighbour of `path` to write to; it takes the name `path` only if the body succeeds.
 
+    durable: not even a power cut leaves half of it; small files by the thousand can do without the disk's waiting.
     Raises IsADirectoryError where something else than a file has the name; an OSError of the body speaks of `path`.
     No two writers share a neighbour, so that one that was given up for dead harms nothing; what a killed one left
     is for `remove_unfinished`.
@@ -36,8 +37,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
     unfinished = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
     try:
         yield unfinished
-        with unfinished.open("r+b") as file:  # Windows syncs what may be written only
-            os.fsync(file.fileno())
+        if durable:
+            with unfinished.open("r+b") as file:  # Windows syncs what may be written only
+                os.fsync(file.fileno())
         unfinished.replace(path)
     except BaseException as error:
         unfinished.unlink(missing_ok=True)
@@ -71,9 +73,9 @@ _MENDS = {
 }
 
 
-def write_atomic(path: Path, content: str | bytes) -> None:
+def write_atomic(path: Path, content: str | bytes, durable: bool = True) -> None:
     """Write `content` (text as UTF-8 with \\n line ends) so that a reader sees all of it or the old file."""
-    with atomic_path(path) as unfinished:
+    with atomic_path(path, durable) as unfinished:
         unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
 
 

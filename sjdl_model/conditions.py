@@ -11,8 +11,9 @@ import torchmetrics.functional.image as image_metrics
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fvrid_tools import add_fog, images
+from fvrid_tools import images
 from fvrid_tools.dataset import Dataset, Sample
+from fvrid_tools.fog import FogDraw, FogSynthesizer
 from fvrid_tools.records import FARTHEST_M
 
 from . import data as images_of
@@ -23,6 +24,7 @@ from .rerank import Rerank
 
 BETAS = (0.0, 0.4, 0.8, 1.2, 1.6, 2.4, 3.2, 5.0)  # the paper's range, and beyond it what its Fig. 4 shows
 _LOOKED_AT = 64  # images for the mean transmission
+_synthesize = FogSynthesizer()  # of this process
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,8 @@ class InFog:
         clear = images_of.clear(sample)
         if sample.depth is None or not self.beta:
             return clear
-        return images.to_uint8(add_fog(clear.astype(np.float32) / 255, sample.depth, self.beta, sample.airlight))
+        levels = images.levels_of_depth(sample.depth)
+        return _synthesize(clear, levels, FogDraw(self.beta, sample.airlight)).copy()  # else the next call's
 
 
 def knows_fog(data: Dataset) -> bool:
