@@ -13,8 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ... import files
-from ... import images as pictures
+from ... import files, images
 from ...images import FloatArray, Uint8Image
 from ...records import FARTHEST_M, FvridError, ImageRecord
 from .. import Refinement
@@ -56,10 +55,10 @@ class DCNF:
     def predict(self, image: Uint8Image, record: ImageRecord) -> FloatArray:
         """(H, W, 3) -> (H, W) float32. Raises FvridError where the weights are not ours."""
         net, device = _load(self.weights)
-        small = pictures.shrink(image, _LARGEST)
+        small = images.shrink(image, _LARGEST)
         nodes = Superpixels.of(small, region_of(small))
         with inference():
-            scene = torch.from_numpy(pictures.stretch(image, SIDE)).to(device).permute(2, 0, 1)[None].float() / 255
+            scene = torch.from_numpy(images.stretch(image, SIDE)).to(device).permute(2, 0, 1)[None].float() / 255
             z = unary(net, both_ways(net, scene)[0], nodes)
             y = most_probable(small, nodes, z, net.betas)
         return to_pixels(image, small, nodes, y, self.refine)
@@ -87,7 +86,7 @@ class OriginalDCNF:
     def predict(self, image: Uint8Image, record: ImageRecord) -> FloatArray:
         """(H, W, 3) -> (H, W) float32. Raises FvridError as `load` does."""
         model = _load_original(self.file)
-        small = pictures.shrink(image, _ORIGINAL_LARGEST)
+        small = images.shrink(image, _ORIGINAL_LARGEST)
         nodes = Superpixels.of(small, _ORIGINAL_REGION)
         with inference():
             x = torch.from_numpy(small.astype(np.float32)).permute(2, 0, 1)[None] - model.mean
@@ -136,12 +135,12 @@ def to_pixels(
         seeds[tuple(nodes.centres().T)] = FARTHEST_M**d
         found = np.log(np.clip(refine.colorize(small, seeds), 1, FARTHEST_M)) / np.log(FARTHEST_M)
     elif how == "guided":
-        fine = pictures.shrink(image, _FINEST)
-        coarse = pictures.resize_map(d[nodes.labels].astype(np.float32), *fine.shape[:2])
+        fine = images.shrink(image, _FINEST)
+        coarse = images.resize_map(d[nodes.labels].astype(np.float32), *fine.shape[:2])
         found = refine.guided(fine, coarse.astype(np.float64), max(1, round(_REACH * region_of(fine))))
     else:
         found = d[nodes.labels]
-    return pictures.resize_map(found.clip(0, 1).astype(np.float32), *image.shape[:2])
+    return images.resize_map(found.clip(0, 1).astype(np.float32), *image.shape[:2])
 
 
 @cache

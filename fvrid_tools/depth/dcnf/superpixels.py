@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 from skimage.segmentation import slic
 
 from ...images import Uint8Image
@@ -57,25 +58,16 @@ class Superpixels:
 
     def boxes(self) -> NDArray[np.int64]:
         """First and last row, first and last column of each, (n, 4)."""
-        height, width = self.labels.shape
-        rows, columns = (axis.ravel() for axis in np.mgrid[:height, :width])
-        labels = self.labels.ravel()
-        found = np.empty((self.count, 4), np.int64)
-        for i, axis in enumerate((rows, columns)):
-            low, high = np.full(self.count, np.iinfo(np.int64).max), np.full(self.count, -1)
-            np.minimum.at(low, labels, axis)
-            np.maximum.at(high, labels, axis)
-            found[:, 2 * i], found[:, 2 * i + 1] = low, high
-        return found
+        found = ndimage.find_objects(self.labels + 1)
+        return np.array([(r.start, r.stop - 1, c.start, c.stop - 1) for r, c in found], np.int64)
 
     def neighbours(self) -> NDArray[np.int64]:
         """Pairs (E, 2), p < q, of superpixels with adjacent pixels (above and below, left and right)."""
-        pairs = [
-            np.stack([a.ravel(), b.ravel()], 1)
-            for a, b in ((self.labels[1:], self.labels[:-1]), (self.labels[:, 1:], self.labels[:, :-1]))
-        ]
-        found = np.sort(np.concatenate(pairs), axis=1)
-        return np.unique(found[found[:, 0] != found[:, 1]], axis=0)
+        one = np.concatenate([self.labels[1:].ravel(), self.labels[:, 1:].ravel()]).astype(np.int64)
+        other = np.concatenate([self.labels[:-1].ravel(), self.labels[:, :-1].ravel()])
+        low, high = np.minimum(one, other), np.maximum(one, other)
+        pairs = np.unique((low * self.count + high)[low < high])  # as single numbers, whose sorting is fast
+        return np.stack(np.divmod(pairs, self.count), axis=1)
 
     def pooling(self, height: int, width: int) -> Doubles:
         """W (n, height * width): the share of each superpixel that lies on each unit of a smaller map; rows sum to 1.
