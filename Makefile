@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 
 # make train and make eval work on what fvrid build-syn, build-real and split wrote
 DATA   ?= data/fvrid-syn
-REAL   ?= $(if $(wildcard data/fvrid-real/dataset.json),data/fvrid-real)
+REAL   ?= $(if $(filter data/fvrid-syn,$(DATA)),$(if $(wildcard data/fvrid-real/dataset.json),data/fvrid-real))
 RECIPE ?= default
 RUN    ?= runs/$(RECIPE)
 SET    ?=

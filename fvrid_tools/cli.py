@@ -255,7 +255,7 @@ def build_real(
 
     how = Recipe(seed=seed, depth=open_estimator("source") if pairs else None, min_density=min_density)
     listings = _read_sources(names, roots, pattern, "pairs" if pairs else "real", labels, recipe, seed)
-    for name in () if labels or recipe or min_density else filter(is_clear, names):
+    for name in () if labels or min_density else filter(is_clear, names):
         click.echo(
             f"{name}: all its images are taken, and most were not taken in fog; add --min-density, or --labels with"
             " what fvrid pick finds.",
@@ -349,9 +349,21 @@ def _build(
     help="Split as it says, in the form of the authors' FVRID_Label.csv; images that it does not name are in no split.",
 )
 @RECIPE
+@click.option(
+    "--like",
+    type=click.Path(path_type=Path),
+    metavar="DATA",
+    help="Another dataset, of the same vehicles, that is split: here the same are tested.",
+)
 @SEED
 def split(
-    data: Path, test_share: float, ignore_lists: bool, labels: Path | None, recipe: str | None, seed: int
+    data: Path,
+    test_share: float,
+    ignore_lists: bool,
+    labels: Path | None,
+    recipe: str | None,
+    like: Path | None,
+    seed: int,
 ) -> None:
     """Part vehicles into training and test, and test images into query (one a vehicle) and gallery."""
     from .dataset import open_dataset
@@ -360,7 +372,9 @@ def split(
 
     if labels and recipe:
         raise OptionError("--labels and --recipe: the one names images, the other draws them; give one.")
-    said = write_split(data, seed, test_share, not ignore_lists, labels, recipe)
+    if like and (labels or recipe):
+        raise OptionError("--like: --labels and --recipe name the vehicles themselves; leave it out.")
+    said = write_split(data, seed, test_share, not ignore_lists, labels, recipe, like)
     if said:
         click.echo(said, err=True)
     finished = open_dataset(data)

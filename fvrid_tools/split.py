@@ -5,7 +5,9 @@ gallery. Every draw is a hash of (seed, name), so the order of rows changes noth
 """
 
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from . import files, manifest
 from .labels import split_as_labelled
@@ -16,13 +18,20 @@ Identity = tuple[str, str]
 TEST_SHARE = 0.25  # of the vehicles, where the source's lists do not say; the paper has 1000 of 4000
 
 
-def assign_splits(rows: list[Row], seed: int, test_share: float = TEST_SHARE, use_lists: bool = True) -> dict[str, str]:
+def assign_splits(
+    rows: list[Row],
+    seed: int,
+    test_share: float = TEST_SHARE,
+    use_lists: bool = True,
+    like: Mapping[Identity, bool] = MappingProxyType({}),
+) -> dict[str, str]:
     """image_id -> "train", "query" or "gallery".
 
     Sources whose own lists name train, query and gallery keep just that, and those whose lists tell train from test
     keep that (unless use_lists is False); of the others `test_share` of the vehicles with two images or more is drawn
     for the test. A test vehicle with a single image has nothing to be found by: its image joins the gallery, as a
     distractor.
+    like: vehicles that another dataset tests, or does not, which no lists place: here it is the same.
     """
     vehicles: dict[Identity, list[Row]] = defaultdict(list)
     for row in rows:
@@ -30,7 +39,7 @@ def assign_splits(rows: list[Row], seed: int, test_share: float = TEST_SHARE, us
     split = _as_listed(rows) if use_lists else {}
     settled = {row.source for row in rows if row.image_id in split}
     vehicles = {identity: images for identity, images in vehicles.items() if identity[0] not in settled}
-    for identity in vehicles.keys() - (test := _test_vehicles(vehicles, seed, test_share, use_lists)):
+    for identity in vehicles.keys() - (test := _test_vehicles(vehicles, seed, test_share, use_lists, like)):
         split.update({row.image_id: "train" for row in vehicles[identity]})
     for identity in test:
         images = sorted((row.image_id for row in vehicles[identity]), key=lambda name: lot(seed, "query", name))
@@ -49,7 +58,9 @@ def _as_listed(rows: list[Row]) -> dict[str, str]:
     return {row.image_id: row.source_split for row in rows if row.source in whole and row.source_split}
 
 
-def _test_vehicles(vehicles: dict[Identity, list[Row]], seed: int, test_share: float, use_lists: bool) -> set[Identity]:
+def _test_vehicles(
+    vehicles: dict[Identity, list[Row]], seed: int, test_share: float, use_lists: bool, like: Mapping[Identity, bool]
+) -> set[Identity]:
     test = set()
     drawn: dict[str, list[Identity]] = defaultdict(list)
     listed = {source for source, _ in vehicles}
@@ -59,6 +70,9 @@ def _test_vehicles(vehicles: dict[Identity, list[Row]], seed: int, test_share: f
     for identity, images in vehicles.items():
         if identity[0] in listed:
             if all(row.source_split != "train" for row in images):
+                test.add(identity)
+        elif identity in like:
+            if like[identity]:
                 test.add(identity)
         elif len(images) > 1:
             drawn[identity[0]].append(identity)
@@ -75,10 +89,12 @@ def write_split(
     use_lists: bool = True,
     labels: Path | None = None,
     recipe: str | None = None,
+    like: Path | None = None,
 ) -> str:
     """Split the dataset in `folder`: rewrites manifest.csv and dataset.json, never a shard. Returns what to tell.
 
     By `labels`, an FVRID_Label.csv, or by `recipe`, counts to draw, images that these do not take are in no split.
+    like: another dataset, of the same vehicles, that is split already.
     Raises FvridError where there is no dataset, or no vehicle can be tested.
     """
     manifest.read_dataset(folder)  # there is one
@@ -93,12 +109,17 @@ def write_split(
             split = draw(rows, read_recipe(recipe, info["domain"]), seed)
             info["split"] = {"seed": seed, "recipe": recipe}
         else:
-            split = assign_splits(rows, seed, test_share, use_lists)
+            tested = {} if like is None else _tested(like)
+            split = assign_splits(rows, seed, test_share, use_lists, tested)
             if use_lists:
                 said = _of_lists(rows, test_share)
             info["split"] = {"seed": seed, "test_share": test_share, "use_lists": use_lists}
+            if like is not None:
+                info["split"]["like"] = manifest.read_dataset(like)["manifest_sha256"]
         if "query" not in split.values():
             mend = "raise --test-share or add images"
+            if len({row.identity for row in rows}) == len(rows):
+                mend = "every vehicle has a single image: name vehicles otherwise, or add images"
             if labels is not None or recipe is not None:
                 raise FvridError(f"{folder}: {labels or recipe} names no query image of this dataset; name another.")
             if use_lists and any(row.source_split is not None for row in rows):
@@ -109,6 +130,15 @@ def write_split(
         info["manifest_sha256"] = manifest.write_manifest(folder, placed)
         manifest.write_dataset(folder, info)
     return said
+
+
+def _tested(folder: Path) -> dict[Identity, bool]:
+    """Of each vehicle of a dataset that is split, whether it is tested."""
+    rows = [row for row in manifest.read_manifest(folder) if row.split is not None]
+    if not rows:
+        raise FvridError(f"{folder}: not split yet; run fvrid split {folder} first.")
+    tested = {row.identity for row in rows if row.split != "train"}
+    return {row.identity: row.identity in tested for row in rows}
 
 
 def _of_lists(rows: list[Row], test_share: float) -> str:

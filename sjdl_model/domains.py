@@ -79,6 +79,16 @@ class Domains:
         )
         self.data_sha256 = data_sha256(data, real, counterparts)
 
+    def __str__(self) -> str:
+        """What is trained on, a line a domain."""
+        lines = [
+            f"{domain}: {len(training)} images of {training.num_vehicles} vehicles of"
+            f" {', '.join(sorted({row.source for row in training.data.rows}))} in {training.data.folder}"
+            for domain, training in self.sets.items()
+        ]
+        alone = ["no real fog is named: nothing but synthetic pairs is trained on"]
+        return "\n".join(lines + alone * ("real" not in self.sets))
+
     def steps(self, first: int, last: int, device: torch.device) -> Iterator[Step]:
         """Steps `first` to `last` - 1, this process's part of each, for a device; loaders work ahead across epochs."""
         every = self._recipe.real_every
@@ -116,7 +126,7 @@ def shared_vehicles(data: Dataset, real: Dataset | None) -> str:
             source, vehicle = found[0]
             return (
                 f"{len(found)} vehicles that {trained.folder} trains on are tested in {tested.folder} (such as"
-                f" {vehicle} of {source}); if they are the same vehicles, split both by the source's lists or by one"
+                f" {vehicle} of {source}); if they are the same vehicles, split one --like the other, or both by one"
                 " --labels."
             )
     return ""

@@ -72,8 +72,9 @@ def train(
     device = pick_device(recipe.device)
     with processes.joined(device), _Termination() as termination:
         domains = Domains(data, real, recipe, counterparts)
-        if processes.rank() == 0 and (said := shared_vehicles(data, real)):
-            tqdm.write(said, file=sys.stderr)
+        if processes.rank() == 0:
+            for said in filter(None, (str(domains), shared_vehicles(data, real))):
+                tqdm.write(said, file=sys.stderr)
         with _alone_in(run):
             _Run(domains, recipe, run, device, resume).train(termination)
 

@@ -114,3 +114,31 @@ def test_nothing_to_test_is_an_error_and_changes_nothing(copy: Path) -> None:
     with pytest.raises(FvridError, match="no vehicle with two images"):
         write_split(copy, seed=0, test_share=0.001, use_lists=False)
     assert (copy / manifest.MANIFEST).read_bytes() == before
+
+
+def test_a_dataset_is_split_as_another_of_its_vehicles(copy: Path, built: Path) -> None:
+    def tested(folder: Path) -> set[str]:
+        return {row.vehicle_id for row in manifest.read_manifest(folder) if row.split != "train"}
+
+    write_split(copy, seed=7, use_lists=False)
+    assert tested(copy) != tested(built)
+    write_split(copy, seed=7, use_lists=False, like=built)
+    assert tested(copy) == tested(built)
+    told = manifest.read_dataset(copy)["split"]
+    assert told["like"] == manifest.read_dataset(built)["manifest_sha256"]
+
+
+def test_like_decides_for_single_images_too_and_leaves_the_others_to_the_draw() -> None:
+    rows = rows_of([1, 1, 3, 3, 3, 3])
+    split = assign_splits(rows, 0, 0.5, like={("s", "0"): True, ("s", "1"): False, ("s", "2"): True, ("s", "3"): False})
+    assert (split["s/0/0"], split["s/1/0"], split["s/3/0"]) == ("gallery", "train", "train")
+    assert sorted(split[f"s/2/{i}"] for i in range(3)) == ["gallery", "gallery", "query"]
+    assert sum(split[f"s/{v}/0"] == "train" for v in (4, 5)) == 1
+
+
+def test_vehicles_of_one_image_each_are_said(copy: Path) -> None:
+    rows = [row._replace(vehicle_id=str(i), source_split=None) for i, row in enumerate(manifest.read_manifest(copy))]
+    info = manifest.read_dataset(copy)
+    manifest.write_dataset(copy, info | {"manifest_sha256": manifest.write_manifest(copy, rows)})
+    with pytest.raises(FvridError, match="every vehicle has a single image"):
+        write_split(copy, seed=0)

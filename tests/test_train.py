@@ -452,6 +452,15 @@ def test_fog_drawn_anew_is_add_fog_and_another_at_every_visit(built: Path) -> No
     assert (again.foggy - old.to(torch.device("cpu")).foggy).abs().mean() < 0.02
 
 
+def test_what_is_trained_on_is_said(built: Path, built_real: Path) -> None:
+    data, real = fvrid_tools.open_dataset(built), fvrid_tools.open_dataset(built_real)
+    assert str(Domains(data, real, quick())).splitlines() == [
+        f"synthetic: 36 images of 9 vehicles of veri-wild in {built}",
+        f"real: 36 images of 9 vehicles of folder in {built_real}",
+    ]
+    assert str(Domains(data, None, quick())).endswith("no real fog is named: nothing but synthetic pairs is trained on")
+
+
 def test_crops_of_both_domains_go_on_with_the_edge(built: Path, built_real: Path) -> None:
     data, real = fvrid_tools.open_dataset(built), fvrid_tools.open_dataset(built_real)
     changes = "fog.redraw=true", "image_size=64"
