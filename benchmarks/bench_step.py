@@ -30,7 +30,7 @@ def batches() -> tuple[Batch, Batch]:
     torch.manual_seed(0)
     foggy, clear = (torch.randint(0, 256, (BATCH, 3, SIZE, SIZE), dtype=torch.uint8) for _ in range(2))
     label = torch.arange(BATCH) // K
-    return Batch(foggy, clear, label, label), Batch(foggy, None, label, label)
+    return Batch("synthetic", foggy, label, label, clear), Batch("real", foggy, label, label)
 
 
 def flops() -> dict[str, object]:

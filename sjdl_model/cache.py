@@ -38,6 +38,7 @@ class CachedImages:
                     self._room(name, images)[done : done + len(images)] = images
                 done += len(batch.label)
                 shown.update(len(batch.label))
+        self._domain = training.data.rows[0].domain
         self._labels = torch.tensor(training.labels).to(device)
         self._cameras = training.camera_numbers().to(device) if training.cameras else None
 
@@ -52,14 +53,19 @@ class CachedImages:
             }
             drawn = [self._training.draw_fog(visit.seed) for visit in visits]
             fog = {name: torch.stack([one[name] for one in drawn]) for name in drawn[0]}
-            if "depth" in seen:
-                seen["depth"] = seen["depth"].clamp(0, 1)
-            clear = seen.pop("clear", None)
-            foggy = seen.pop("foggy", clear)
-            assert foggy is not None
-            found = Batch(foggy, clear, self._labels[positions], positions)
-            cameras = {} if self._cameras is None else {"camera": self._cameras[positions]}
-            yield found._replace(**seen, **fog, **cameras)
+            depth = seen.get("depth")
+            yield Batch(
+                self._domain,
+                seen["foggy"] if depth is None else seen["clear"],
+                self._labels[positions],
+                positions,
+                seen.get("clear"),
+                None if depth is None else depth.clamp(0, 1),
+                fog.get("fog"),
+                fog.get("noise"),
+                seen.get("counterpart"),
+                None if self._cameras is None else self._cameras[positions],
+            )
 
     def _room(self, name: str, images: Tensor) -> Tensor:
         if name not in self._images:
@@ -83,11 +89,11 @@ class _AsTheyAre(torch.utils.data.Dataset[Batch]):
         return len(self._training)
 
     def __getitem__(self, position: int) -> Batch:
-        return self._training.as_it_is(position)
+        return self._training.resized(position)
 
 
 def _images_of(batch: Batch) -> dict[str, Tensor]:
-    """(B, S, S, C) of the fields that are there and of use: stored fog is not where it is drawn anew."""
+    """(B, S, S, C) of the fields that are there; foggy is the clear image where the fog is drawn anew."""
     names = ("foggy", "clear", "counterpart") if batch.depth is None else ("clear", "depth")
     fields = {name: getattr(batch, name) for name in names}
     return {name: field.permute(0, 2, 3, 1) for name, field in fields.items() if field is not None}

@@ -3,6 +3,7 @@
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -25,12 +26,13 @@ SPARE_FROM = 800  # images: from so many on, those eight are held out of trainin
 
 
 class Batch(NamedTuple):
-    """Images of one domain; `clear` is None in the real one. Images are uint8 before `to`, float32 in [0, 1] after."""
+    """Images of one domain. They are uint8 before `to`, float32 in [0, 1] after."""
 
+    domain: str  # "synthetic" or "real"
     foggy: Tensor  # (B, 3, S, S); before `to` the clear ones where the fog is to be drawn anew
-    clear: Tensor | None  # (B, 3, S, S)
     label: Tensor  # (B,) int64, 0..N-1
     position: Tensor  # (B,) int64, in the training set
+    clear: Tensor | None = None  # (B, 3, S, S), of synthetic ones, where a loss looks at them
     depth: Tensor | None = None  # (B, 1, S, S) float32 in [0, 1], where the fog is to be drawn anew
     fog: Tensor | None = None  # (B, 2) float32, beta and A, where it is
     noise: Tensor | None = None  # (B,) float32, deviation of the camera noise that comes after that fog
@@ -43,14 +45,14 @@ class Batch(NamedTuple):
         label, position = (tensor.to(device, non_blocking=True) for tensor in (self.label, self.position))
         if clear is None or self.depth is None or self.fog is None:
             counterpart = None if self.counterpart is None else to_float(self.counterpart, device)
-            found = Batch(to_float(self.foggy, device), clear, label, position, counterpart=counterpart)
+            found = Batch(self.domain, to_float(self.foggy, device), label, position, clear, counterpart=counterpart)
         else:
             depth, fog = (tensor.to(device, non_blocking=True) for tensor in (self.depth, self.fog))
             foggy = add_fog(clear, depth, fog)
             if self.noise is not None:  # fog takes contrast from the vehicle, not noise from the camera
                 deviation = self.noise.to(device, non_blocking=True)[:, None, None, None]
                 foggy = (foggy + deviation * torch.randn_like(foggy)).clamp_(0, 1)
-            found = Batch(foggy, clear, label, position)
+            found = Batch(self.domain, foggy, label, position, clear)
         return found if self.camera is None else found._replace(camera=self.camera.to(device, non_blocking=True))
 
 
@@ -79,6 +81,7 @@ class TrainingSet(Dataset[Batch]):
     counterparts: "Counterparts | None" = None  # of a real dataset
     clear: bool = False  # the clear images in place of the foggy ones
     edge_padding: bool = False  # of the random crops, in place of black
+    beside: bool = True  # give the clear images beside the foggy ones, which not all losses look at
     cameras: dict[str, int] = field(default_factory=dict)  # their numbers
 
     @classmethod
@@ -92,6 +95,7 @@ class TrainingSet(Dataset[Batch]):
         counterparts: "Counterparts | None" = None,
         clear: bool = False,
         edge_padding: bool = False,
+        beside: bool = True,
     ) -> "TrainingSet":
         """The "train" split of `data`. Raises DataError where it is empty."""
         train = data.select(split="train")
@@ -99,7 +103,7 @@ class TrainingSet(Dataset[Batch]):
             raise DataError(f"{data.folder} has no training images; run fvrid split {data.folder} first")
         names = {identity: label for label, identity in enumerate(sorted({row.identity for row in train.rows}))}
         labels = [names[row.identity] for row in train.rows]
-        return cls(train, labels, size, fog, noise, counterparts, clear, edge_padding)
+        return cls(train, labels, size, fog, noise, counterparts, clear, edge_padding, beside)
 
     def hold_out(self) -> tuple["TrainingSet", "TrainingSet"]:
         """What to train on, and VALIDATION images to look at: the last image each of vehicles evenly spaced among those
@@ -128,20 +132,20 @@ class TrainingSet(Dataset[Batch]):
 
     def __getitem__(self, visit: Visit) -> Batch:
         """One image, without the leading B."""
-        sample = self.data[visit.image]
-        depth = self._depth(sample)
-        images = self._scene(sample) if depth is None else [_tensor(clear(sample))]
-        scene = [transforms.augment(image, self.size, visit.seed, self.edge_padding) for image in images]
-        if depth is not None:
-            depth = transforms.augment(depth, self.size, visit.seed, self.edge_padding).clamp(0, 1)
-        return self._batch(visit.image, scene, depth)._replace(**self.draw_fog(visit.seed))
+        look = partial(transforms.augment, size=self.size, seed=visit.seed, edge_padding=self.edge_padding)
+        found = self._batch(visit.image, look, self._scene)
+        if found.depth is not None:
+            found = found._replace(depth=found.depth.clamp(0, 1))
+        drawn = self.draw_fog(visit.seed)
+        return found._replace(fog=drawn.get("fog"), noise=drawn.get("noise"))
+
+    def resized(self, position: int) -> Batch:
+        """What a visit looks at, before it does."""
+        return self._batch(position, partial(transforms.resize, size=self.size), self._scene)
 
     def as_it_is(self, position: int) -> Batch:
-        """One image in its stored fog, resized and not augmented, without the leading B."""
-        sample = self.data[position]
-        depth = self._depth(sample)
-        scene = [transforms.resize(image, self.size) for image in self._scene(sample)]
-        return self._batch(position, scene, None if depth is None else transforms.resize(depth, self.size))
+        """One image in its stored fog, and all that is known of it, resized, without the leading B."""
+        return self._batch(position, partial(transforms.resize, size=self.size), self._whole_scene)
 
     def draw_fog(self, seed: int) -> dict[str, Tensor]:
         """`fog` and `noise` of a Batch, without the leading B, where the fog is to be drawn anew."""
@@ -158,27 +162,38 @@ class TrainingSet(Dataset[Batch]):
         """(N,) int64, of each image."""
         return torch.tensor([camera_number(self.cameras, row) for row in self.data.rows])
 
-    def _batch(self, position: int, images: list[Tensor], depth: Tensor | None) -> Batch:
-        row = self.data.rows[position]
-        real = row.domain == "real"
+    def _batch(
+        self, position: int, look: Callable[[Tensor], Tensor], scene: Callable[[Sample], dict[str, Tensor]]
+    ) -> Batch:
+        row, sample = self.data.rows[position], self.data[position]
+        depth = self._depth(sample)
         return Batch(
-            foggy=images[0],
-            clear=None if real else images[-1],
+            domain=row.domain,
+            **{name: look(image) for name, image in scene(sample).items()},
             label=torch.tensor(self.labels[position]),
             position=torch.tensor(position),
-            depth=depth,
-            counterpart=images[1] if real and len(images) > 1 else None,
+            depth=None if depth is None else look(depth),
             camera=torch.tensor(camera_number(self.cameras, row)) if self.cameras else None,
         )
 
-    def _scene(self, sample: Sample) -> list[Tensor]:
-        """One or two (3, H, W): what identities are learned from, and the clear image where it is another that is
-        known."""
+    def _scene(self, sample: Sample) -> dict[str, Tensor]:
+        """The (3, H, W) fields of a Batch that are looked at; no other image is decoded."""
+        if self.fog is not None and sample.depth is not None:
+            image = _tensor(clear(sample))
+            return {"foggy": image, "clear": image}
+        if sample.domain == "real" or self.clear or self.beside:
+            return self._whole_scene(sample)
+        return {"foggy": _tensor(sample.foggy)}
+
+    def _whole_scene(self, sample: Sample) -> dict[str, Tensor]:
+        """What identities are learned from, and the clear image where it is another that is known."""
         known = sample.clear if self.counterparts is None else self.counterparts.of(sample.image_id)
-        scene = [known if self.clear and known is not None else sample.foggy]
-        if known is not None and not self.clear:
-            scene.append(known)
-        return [_tensor(image) for image in scene]
+        if known is None:
+            return {"foggy": _tensor(sample.foggy)}
+        if self.clear:
+            return {"foggy": _tensor(known)}
+        name = "clear" if sample.domain == "synthetic" else "counterpart"
+        return {"foggy": _tensor(sample.foggy), name: _tensor(known)}
 
     def _depth(self, sample: Sample) -> Tensor | None:
         """(1, H, W), as the fog that is to be drawn anew takes it."""
@@ -227,7 +242,7 @@ class Counterparts:
 
 def collate(items: Sequence[Batch]) -> Batch:
     columns = zip(*items, strict=True)
-    return Batch._make(None if column[0] is None else _stacked(column) for column in columns)
+    return Batch._make(_stacked(column) if isinstance(column[0], Tensor) else column[0] for column in columns)
 
 
 def _stacked(column: Sequence[Tensor]) -> Tensor:

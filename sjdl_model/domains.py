@@ -15,7 +15,7 @@ from .config import ConfigError, DataError, Recipe
 from .data import Batch, Counterparts, TrainingSet, camera_name, training_batches
 from .engine import Step, alternate
 from .network import Architecture
-from .objectives import defogs
+from .objectives import agrees, defogs
 from .samplers import PKSampler, Steps
 
 
@@ -24,10 +24,17 @@ class Domains:
     `validation` to look at (`TrainingSet.hold_out`)."""
 
     def __init__(
-        self, data: Dataset, real: Dataset | None, recipe: Recipe, counterparts: Dataset | None = None
+        self,
+        data: Dataset,
+        real: Dataset | None,
+        recipe: Recipe,
+        counterparts: Dataset | None = None,
+        *,
+        beside: bool = False,
     ) -> None:
         """counterparts: clear images of `real`'s scenes; they become restoration targets in place of the unsupervised
         terms, or what identities are learned from where the recipe says so.
+        beside: give the clear images beside the foggy ones whatever the recipe's terms.
 
         Raises DataError for a dataset of the other domain, of pairs, without training images or with too few
         vehicles; ConfigError where the images of a batch cannot be shared evenly by the processes."""
@@ -49,7 +56,9 @@ class Domains:
             raise DataError("--counterparts are of the images of --real; name that too.")
         self.datasets = [dataset for dataset in (data, real) if dataset is not None]
         noise = recipe.fog.noise / 255
-        of = partial(TrainingSet.of, size=recipe.image_size, clear=clear, edge_padding=recipe.edge_padding)
+        beside = beside or defogs(recipe.weights, supervised=True) or agrees(recipe.weights)
+        size, padding = recipe.image_size, recipe.edge_padding
+        of = partial(TrainingSet.of, size=size, clear=clear, edge_padding=padding, beside=beside)
         drawn = of(data, fog=_redrawn(data, recipe), noise=noise)
         whole = {"synthetic": drawn}
         if real is not None:

@@ -32,14 +32,19 @@ def defogs(weights: Weights, *, supervised: bool) -> bool:
     return any(getattr(weights, name) for name in (_SUPERVISED if supervised else _UNSUPERVISED))
 
 
+def agrees(weights: Weights) -> bool:
+    """Whether any term compares a clear image with its foggy twin."""
+    return bool(weights.agreement_shared or weights.agreement_embedding)
+
+
 def terms(net: SJDL, batch: Batch, recipe: Recipe, gather: Gather = as_it_is) -> dict[str, Tensor]:
     """Run the network on a batch and return the terms of its domain whose weight is not 0, unweighted.
 
     gather: joins features and labels of the processes that share a batch.
     """
-    truth = batch.clear if batch.clear is not None else batch.counterpart
-    net.use_statistics_of("real" if batch.clear is None else "synthetic")
-    defog = defogs(recipe.weights, supervised=truth is not None)
+    truth = batch.clear if batch.domain == "synthetic" else batch.counterpart
+    net.use_statistics_of(batch.domain)
+    defog = defogs(recipe.weights, supervised=batch.domain == "synthetic" or truth is not None)
     out = run_network(net, batch.foggy, defog, recipe.precision, gather, batch.camera)
     found = reid_terms(out, batch._replace(label=gather(batch.label)), recipe)
     if out.defogged is not None:
@@ -47,7 +52,7 @@ def terms(net: SJDL, batch: Batch, recipe: Recipe, gather: Gather = as_it_is) ->
             found["restoration"] = losses.restoration_loss(out.defogged, truth, recipe.restoration_norm)
         else:
             found |= unsupervised_terms(out.defogged, batch.foggy, recipe)
-    if batch.clear is not None and (recipe.weights.agreement_shared or recipe.weights.agreement_embedding):
+    if batch.clear is not None and agrees(recipe.weights):
         with norms.unchanged(net):  # the test has no clear images
             twin = run_network(net, batch.clear, False, recipe.precision, gather, batch.camera)
         found |= agreement_terms(out, twin, recipe)
@@ -67,7 +72,7 @@ def reid_terms(out: SJDLOutput, batch: Batch, recipe: Recipe) -> dict[str, Tenso
     """Eqs. 2 and 3, with the classifier of the batch's domain.
 
     Where the hardest pairs are all alike, features can pay the least by shrinking; embeddings of length 1 cannot."""
-    logits = out.logits_synthetic if batch.clear is not None else out.logits_real
+    logits = out.logits_synthetic if batch.domain == "synthetic" else out.logits_real
     assert logits is not None, "a real batch needs a network with real vehicles"
     found = {}
     if recipe.weights.triplet:

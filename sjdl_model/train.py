@@ -86,7 +86,7 @@ def train_restorer(data: Dataset, recipe: Recipe, folder: Path) -> None:
     Raises DataError where that had another recipe or other data; TerminatedError after SIGTERM or Ctrl-C;
     FloatingPointError where the loss is not finite at the end of an epoch.
     """
-    domains, device = Domains(data, None, recipe), pick_device(recipe.device)
+    domains, device = Domains(data, None, recipe, beside=True), pick_device(recipe.device)
     set_precision(recipe.precision, device)
     torch.manual_seed(recipe.seed)
     net = Restorer().to(device).to(memory_format=torch.channels_last).train()

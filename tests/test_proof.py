@@ -92,7 +92,7 @@ def batch(step: int, real: bool) -> Batch:
     foggy = 0.4 * clear + 0.6 * 0.9
     clear, foggy = (torch.from_numpy((255 * x).round().astype(np.uint8)) for x in (clear, foggy))
     label = torch.arange(6) // 2
-    return Batch(foggy, None if real else clear, label, label)
+    return Batch("real", foggy, label, label) if real else Batch("synthetic", foggy, label, label, clear)
 
 
 def losses(steps: int) -> dict[str, list[float]]:

@@ -412,7 +412,7 @@ def test_triplets_of_unit_embeddings_are_those_of_angles() -> None:
     out = SJDLOutput(
         feature=nothing, embedding=embedding, logits_synthetic=nothing, logits_real=None, defogged=None, shared=nothing
     )
-    batch = Batch(foggy=nothing, clear=nothing, label=torch.tensor([0, 0, 1, 1]), position=torch.arange(4))
+    batch = Batch("synthetic", nothing, torch.tensor([0, 0, 1, 1]), torch.arange(4))
     (loss,) = reid_terms(out, batch, quick("unit_triplet=true", "weights.identity=0", "margin=1")).values()
     chord = {a: 2 * np.sin(np.deg2rad(a / 2)) for a in (30, 60, 90, 120)}
     hinges = [  # farthest of the same vehicle, nearest of the other
@@ -459,6 +459,21 @@ def test_what_is_trained_on_is_said(built: Path, built_real: Path) -> None:
         f"real: 36 images of 9 vehicles of folder in {built_real}",
     ]
     assert str(Domains(data, None, quick())).endswith("no real fog is named: nothing but synthetic pairs is trained on")
+
+
+@pytest.mark.parametrize(
+    ("changes", "beside"),
+    [((), True), (NO_DEFOGGING, False), ((*NO_DEFOGGING, "weights.agreement_embedding=1"), True)],
+)
+def test_clear_images_are_decoded_where_a_loss_looks_at_them(
+    built: Path, built_real: Path, changes: tuple[str, ...], beside: bool
+) -> None:
+    data, real = fvrid_tools.open_dataset(built), fvrid_tools.open_dataset(built_real)
+    ((synthetic, of_real),) = Domains(data, real, quick(*changes)).steps(0, 1, torch.device("cpu"))
+    assert of_real is not None
+    assert (synthetic.domain, of_real.domain) == ("synthetic", "real")
+    assert (synthetic.clear is not None) == beside
+    assert of_real.clear is None
 
 
 def test_crops_of_both_domains_go_on_with_the_edge(built: Path, built_real: Path) -> None:
