@@ -256,11 +256,11 @@ def build_real(
     how = Recipe(seed=seed, depth=open_estimator("source") if pairs else None, min_density=min_density)
     listings = _read_sources(names, roots, pattern, "pairs" if pairs else "real", labels, recipe, seed)
     for name in () if labels or min_density else filter(is_clear, names):
-        click.echo(
-            f"{name}: all its images are taken, and most were not taken in fog; add --min-density, or --labels with"
-            " what fvrid pick finds.",
-            err=True,
-        )
+        taken, then = "all its images are taken, and most were", ""
+        if recipe:
+            taken, then = "most of what is drawn was", ", without --recipe; fvrid split --recipe draws from that"
+        mend = f"add --min-density, or --labels with what fvrid pick finds{then}."
+        click.echo(f"{name}: {taken} not taken in fog; {mend}", err=True)
     _build(listings, out, how, workers, scheduler, drawn=recipe is not None)
 
 

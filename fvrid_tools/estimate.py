@@ -44,8 +44,9 @@ def find_images(named: Sequence[Path], out: Path) -> list[ImageRecord]:
     found: list[ImageRecord] = []
     for path in named:
         if path.is_dir():
-            paths = [below for below in image_paths(path) if out.resolve() not in (path / below).resolve().parents]
-            found += [_record(path, below) for below in paths]
+            if path.resolve() == out.resolve():
+                raise FvridError(f"{out}: holds the images themselves; name another --out.")
+            found += [_record(path, below) for below in image_paths(path, without=out)]
         elif path.exists():
             if not files.is_text(path.name):
                 raise FvridError(f"{str(path)!a}: the name has control characters or is not UTF-8; rename it.")

@@ -144,18 +144,21 @@ def _raise(error: OSError) -> None:
     )
 
 
-def paths_below(root: Path, suffixes: Collection[str], below: str = "") -> list[str]:
+def paths_below(root: Path, suffixes: Collection[str], below: str = "", without: Path | None = None) -> list[str]:
     """The files in the folder `below` of `root`, by suffix, relative to `root`, with forward slashes, sorted.
 
+    without: a folder further down that is left out, as what is written there is no input.
     Hidden files and folders are left out, and those of the system. Links to folders are followed, each folder once. No
     file is opened. Empty where `below` is not there. Raises FvridError where a folder cannot be read, or a name has
     control characters or is not UTF-8, as no manifest could hold it.
     """
     found, seen = [], set()
     ends, top = tuple(suffixes), str(root / below)
+    left_out = None if without is None else os.path.realpath(without)
     for folder, subfolders, names in os.walk(top, onerror=_raise, followlinks=True):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith(".") and name not in _SYSTEMS)
-        if (real := os.path.realpath(folder)) in seen:
+        real = os.path.realpath(folder)
+        if real in seen or (real == left_out and folder != top):
             subfolders.clear()
             continue
         seen.add(real)

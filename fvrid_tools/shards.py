@@ -107,8 +107,8 @@ class ShardWriter:
         clear: bytes | None = None,
         depth: NDArray[np.uint16] | None = None,
     ) -> None:
-        """Append an image. Each picture is given exactly where the shard has its column. FvridError where the disk does
-        not take what is more than memory is to hold."""
+        """Append an image. Each picture is given exactly where the shard has its column. FvridError where what goes
+        beyond IN_MEMORY cannot be written."""
         packed = None if depth is None else pack_depth(depth, self._compressor)
         self.rows.append(row)
         try:

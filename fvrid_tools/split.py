@@ -31,14 +31,15 @@ def assign_splits(
     keep that (unless use_lists is False); of the others `test_share` of the vehicles with two images or more is drawn
     for the test. A test vehicle with a single image has nothing to be found by: its image joins the gallery, as a
     distractor.
-    like: vehicles that another dataset tests, or does not, which no lists place: here it is the same.
+    like: whether another dataset tests a vehicle: here it is the same, whatever lists say.
     """
     vehicles: dict[Identity, list[Row]] = defaultdict(list)
     for row in rows:
         vehicles[row.identity].append(row)
-    split = _as_listed(rows) if use_lists else {}
-    settled = {row.source for row in rows if row.image_id in split}
-    vehicles = {identity: images for identity, images in vehicles.items() if identity[0] not in settled}
+    listed = _as_listed(rows) if use_lists else {}
+    split = {row.image_id: listed[row.image_id] for row in rows if row.image_id in listed and row.identity not in like}
+    settled = {row.source for row in rows if row.image_id in listed}
+    vehicles = {name: images for name, images in vehicles.items() if name in like or name[0] not in settled}
     for identity in vehicles.keys() - (test := _test_vehicles(vehicles, seed, test_share, use_lists, like)):
         split.update({row.image_id: "train" for row in vehicles[identity]})
     for identity in test:
@@ -68,11 +69,11 @@ def _test_vehicles(
         if not use_lists or any(row.source_split is None for row in images):
             listed.discard(source)
     for identity, images in vehicles.items():
-        if identity[0] in listed:
-            if all(row.source_split != "train" for row in images):
-                test.add(identity)
-        elif identity in like:
+        if identity in like:
             if like[identity]:
+                test.add(identity)
+        elif identity[0] in listed:
+            if all(row.source_split != "train" for row in images):
                 test.add(identity)
         elif len(images) > 1:
             drawn[identity[0]].append(identity)
@@ -111,20 +112,17 @@ def write_split(
         else:
             tested = {} if like is None else _tested(like)
             split = assign_splits(rows, seed, test_share, use_lists, tested)
-            if use_lists:
+            if use_lists and like is None:
                 said = _of_lists(rows, test_share)
             info["split"] = {"seed": seed, "test_share": test_share, "use_lists": use_lists}
             if like is not None:
                 info["split"]["like"] = manifest.read_dataset(like)["manifest_sha256"]
         if "query" not in split.values():
-            mend = "raise --test-share or add images"
-            if len({row.identity for row in rows}) == len(rows):
-                mend = "every vehicle has a single image: name vehicles otherwise, or add images"
             if labels is not None or recipe is not None:
                 raise FvridError(f"{folder}: {labels or recipe} names no query image of this dataset; name another.")
-            if use_lists and any(row.source_split is not None for row in rows):
-                mend = f"the source's lists leave it none: add --ignore-lists, {mend}"
-            raise FvridError(f"{folder}: no vehicle with two images is left for the test; {mend}.")
+            raise FvridError(
+                f"{folder}: no vehicle with two images is left for the test; {_mend(rows, use_lists, like)}."
+            )
         said = "\n".join(filter(None, (said, _shared_vehicles(rows, split))))
         placed = (row._replace(split=split.get(row.image_id)) for row in rows)
         info["manifest_sha256"] = manifest.write_manifest(folder, placed)
@@ -132,8 +130,20 @@ def write_split(
     return said
 
 
+def _mend(rows: list[Row], use_lists: bool, like: Path | None) -> str:
+    if len({row.identity for row in rows}) == len(rows):
+        return "every vehicle has a single image: name vehicles otherwise, or add images"
+    if like is not None:
+        return f"of the vehicles that {like} tests none has two here: add images, or leave --like out"
+    mend = "raise --test-share or add images"
+    if use_lists and any(row.source_split is not None for row in rows):
+        return f"the source's lists leave it none: add --ignore-lists, {mend}"
+    return mend
+
+
 def _tested(folder: Path) -> dict[Identity, bool]:
     """Of each vehicle of a dataset that is split, whether it is tested."""
+    manifest.read_dataset(folder)  # there is one
     rows = [row for row in manifest.read_manifest(folder) if row.split is not None]
     if not rows:
         raise FvridError(f"{folder}: not split yet; run fvrid split {folder} first.")

@@ -93,6 +93,8 @@ def train(
 
     clear, foggy, of_foggy = (None if path is None else open_dataset(path) for path in (data, real, counterparts))
     assert clear is not None
+    if foggy is None:
+        click.echo("no --real: trained on synthetic images alone", err=True)
     try:
         run_training(clear, foggy, resolved, run, counterparts=of_foggy, resume=resume)
     except TerminatedError as error:

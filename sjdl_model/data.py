@@ -167,9 +167,12 @@ class TrainingSet(Dataset[Batch]):
     ) -> Batch:
         row, sample = self.data.rows[position], self.data[position]
         depth = self._depth(sample)
+        seen = {name: look(image) for name, image in scene(sample).items()}
+        if "foggy" not in seen:
+            seen["foggy"] = seen["clear"]
         return Batch(
             domain=row.domain,
-            **{name: look(image) for name, image in scene(sample).items()},
+            **seen,
             label=torch.tensor(self.labels[position]),
             position=torch.tensor(position),
             depth=None if depth is None else look(depth),
@@ -177,11 +180,10 @@ class TrainingSet(Dataset[Batch]):
         )
 
     def _scene(self, sample: Sample) -> dict[str, Tensor]:
-        """The (3, H, W) fields of a Batch that are looked at; no other image is decoded."""
+        """The (3, H, W) fields of a Batch that are looked at, `clear` alone where the fog is to be drawn anew."""
         if self.fog is not None and sample.depth is not None:
-            image = _tensor(clear(sample))
-            return {"foggy": image, "clear": image}
-        if sample.domain == "real" or self.clear or self.beside:
+            return {"clear": _tensor(clear(sample))}
+        if self.clear or self.beside:
             return self._whole_scene(sample)
         return {"foggy": _tensor(sample.foggy)}
 

@@ -90,13 +90,12 @@ class Domains:
 
     def __str__(self) -> str:
         """What is trained on, a line a domain."""
-        lines = [
-            f"{domain}: {len(training)} images of {training.num_vehicles} vehicles of"
+        kind = "clear images" if self._recipe.images == "clear" else "images"
+        return "\n".join(
+            f"{domain}: {len(training)} {kind} of {training.num_vehicles} vehicles of"
             f" {', '.join(sorted({row.source for row in training.data.rows}))} in {training.data.folder}"
             for domain, training in self.sets.items()
-        ]
-        alone = ["no real fog is named: nothing but synthetic pairs is trained on"]
-        return "\n".join(lines + alone * ("real" not in self.sets))
+        )
 
     def steps(self, first: int, last: int, device: torch.device) -> Iterator[Step]:
         """Steps `first` to `last` - 1, this process's part of each, for a device; loaders work ahead across epochs."""

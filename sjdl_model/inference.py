@@ -75,7 +75,7 @@ def _found(named: Iterable[str | Path], out: Path | None = None) -> list[tuple[P
     found: dict[Path, tuple[Path, Path]] = {}
     for one in map(Path, named):
         if one.is_dir():
-            root, below = one, _below(one, out)
+            root, below = one, paths_below(one, images.SUFFIXES, without=out)
         elif one.is_file():
             root, below = one.parent, [one.name]
         else:
@@ -88,14 +88,6 @@ def _found(named: Iterable[str | Path], out: Path | None = None) -> list[tuple[P
                 raise DataError(f"{str(whole)!a}: the name has control characters or is not UTF-8; rename it.")
             found.setdefault(whole.absolute(), (whole, Path(path)))
     return sorted(found.values())
-
-
-def _below(root: Path, out: Path | None) -> list[str]:
-    """The image files below a folder, by suffix, relative to it."""
-    paths = paths_below(root, images.SUFFIXES)
-    if out is None or out.resolve() == root.resolve():
-        return paths
-    return [path for path in paths if out.resolve() not in (root / path).resolve().parents]
 
 
 def read_image(path: str | Path) -> Uint8Image:

@@ -21,8 +21,8 @@ class PKSampler:
     A round visits every vehicle once, P at a time, in an order of its own. What is left of a round that does not
     fill a batch is filled up with the next round's first vehicles that the batch does not hold yet; where it holds
     one of those, the vehicle after them comes twice in that round, and the one passed over not at all. A vehicle's
-    images take turns from round to round, in one circle for good, so that neighbours alone meet in a batch; they
-    repeat within it where it has fewer than K. To deal them anew each time was no better (docs/results.md).
+    images take turns from round to round in a fixed circle, so only images near each other in it share a batch; an
+    image repeats in a batch where the vehicle has fewer than K. Dealing them anew was no better (docs/results.md).
     """
 
     def __init__(self, labels: Sequence[int], p: int, k: int, seed: int, of: object = "these images") -> None:

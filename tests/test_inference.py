@@ -22,6 +22,7 @@ from sjdl_model.data import ImageSet, foggy, image_batches
 from sjdl_model.evaluate import embed
 from sjdl_model.inference import (
     Embeddings,
+    _found,
     check_picture,
     defog_image,
     embed_images,
@@ -509,3 +510,12 @@ def test_a_run_and_its_file_are_the_same_weights(net: SJDL, run: Path) -> None:
     assert one.sha256 == other.sha256
     assert one.size == other.size == SIZE
     assert torch.equal(one.net.neck.running_var, net.neck.running_var)
+
+
+def test_only_a_folder_below_is_left_out_of_what_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("photos/a.jpg", "photos/out/b.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    for out, expected in ((".", 2), ("photos/out", 1), ("photos", 2), ("elsewhere", 2)):
+        assert len(_found(["photos"], Path(out))) == expected

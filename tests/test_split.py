@@ -142,3 +142,20 @@ def test_vehicles_of_one_image_each_are_said(copy: Path) -> None:
     manifest.write_dataset(copy, info | {"manifest_sha256": manifest.write_manifest(copy, rows)})
     with pytest.raises(FvridError, match="every vehicle has a single image"):
         write_split(copy, seed=0)
+
+
+def test_like_goes_before_lists_and_says_what_it_cannot_test(copy: Path, built: Path) -> None:
+    rows = manifest.read_manifest(built)
+    trained = {row.identity for row in rows if row.split == "train"}
+    split = assign_splits(rows, 0, like={row.identity: row.identity in trained for row in rows})
+    assert {row.identity for row in rows if split[row.image_id] != "train"} == trained
+    set_lists(copy, {row.image_id: "train" for row in rows})
+    write_split(copy, seed=0, like=built)
+    info, kept = manifest.read_dataset(copy), [row for row in manifest.read_manifest(copy) if row.split == "train"]
+    manifest.write_dataset(copy, info | {"manifest_sha256": manifest.write_manifest(copy, kept)})
+    with pytest.raises(
+        FvridError, match=r"of the vehicles that .* tests none has two here: add images, or leave --like"
+    ):
+        write_split(copy, seed=0, like=built)
+    with pytest.raises(FvridError, match="nowhere holds no finished dataset"):
+        write_split(copy, seed=0, like=copy / "nowhere")

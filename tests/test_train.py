@@ -20,6 +20,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import fvrid_tools
 from fvrid_tools import images
+from fvrid_tools.dataset import Sample
 from fvrid_tools.files import alone_in
 from fvrid_tools.fog import PRESETS
 from fvrid_tools.records import FvridError
@@ -458,7 +459,8 @@ def test_what_is_trained_on_is_said(built: Path, built_real: Path) -> None:
         f"synthetic: 36 images of 9 vehicles of veri-wild in {built}",
         f"real: 36 images of 9 vehicles of folder in {built_real}",
     ]
-    assert str(Domains(data, None, quick())).endswith("no real fog is named: nothing but synthetic pairs is trained on")
+    alone = str(Domains(data, None, quick(*NO_DEFOGGING, "images=clear")))
+    assert alone == f"synthetic: 36 clear images of 9 vehicles of veri-wild in {built}"
 
 
 @pytest.mark.parametrize(
@@ -466,14 +468,26 @@ def test_what_is_trained_on_is_said(built: Path, built_real: Path) -> None:
     [((), True), (NO_DEFOGGING, False), ((*NO_DEFOGGING, "weights.agreement_embedding=1"), True)],
 )
 def test_clear_images_are_decoded_where_a_loss_looks_at_them(
-    built: Path, built_real: Path, changes: tuple[str, ...], beside: bool
+    built: Path, built_real: Path, changes: tuple[str, ...], beside: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    decoded: set[str] = set()
+    decode = Sample._decode
+
+    def noted(self: Sample, column: str) -> np.ndarray:
+        decoded.add(column)
+        return decode(self, column)
+
+    monkeypatch.setattr(Sample, "_decode", noted)
     data, real = fvrid_tools.open_dataset(built), fvrid_tools.open_dataset(built_real)
     ((synthetic, of_real),) = Domains(data, real, quick(*changes)).steps(0, 1, torch.device("cpu"))
     assert of_real is not None
     assert (synthetic.domain, of_real.domain) == ("synthetic", "real")
     assert (synthetic.clear is not None) == beside
     assert of_real.clear is None
+    assert decoded == ({"foggy", "clear"} if beside else {"foggy"})
+    decoded.clear()
+    list(Domains(data, None, quick(*changes, "fog.redraw=true")).steps(0, 1, torch.device("cpu")))
+    assert decoded == {"clear"}
 
 
 def test_crops_of_both_domains_go_on_with_the_edge(built: Path, built_real: Path) -> None:

@@ -65,6 +65,6 @@ def count(records: Iterable[ImageRecord]) -> str:
     return f"{len(records)} images of {vehicles} vehicles, {cameras or 'no'} cameras known"
 
 
-def image_paths(root: Path, below: str = "") -> list[str]:
+def image_paths(root: Path, below: str = "", without: Path | None = None) -> list[str]:
     """The image files in the folder `below` of `root`, by suffix: `files.paths_below`."""
-    return paths_below(root, SUFFIXES, below)
+    return paths_below(root, SUFFIXES, below, without)
