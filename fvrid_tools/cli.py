@@ -378,7 +378,7 @@ def split(
     if said:
         click.echo(said, err=True)
     finished = open_dataset(data)
-    click.echo(to_text(count(finished), finished.info["domain"]))
+    click.echo(to_text(count(finished), finished.domain))
 
 
 @cli.command()
@@ -412,7 +412,7 @@ def stats(data: tuple[Path, ...], as_json: bool) -> None:
     from .stats import as_published, count, to_text
 
     found = [open_dataset(folder) for folder in data or [p for p in (SYNTHETIC, REAL) if p.exists()] or [SYNTHETIC]]
-    tables = [(count(one), one.info["domain"]) for one in found]
+    tables = [(count(one), one.domain) for one in found]
     if as_json:
         named = [
             {"domain": domain, "counts": _named(table), "published": _named(as_published(domain))}
@@ -465,7 +465,7 @@ def export_command(data: Path, form: Any, out: Path) -> None:
     from .export import FIRST_REAL, export
 
     finished = open_dataset(data)
-    if finished.info["domain"] == "synthetic" and finished.info["vehicles"] > FIRST_REAL:
+    if finished.domain == "synthetic" and finished.info["vehicles"] > FIRST_REAL:
         click.echo(f"vehicles from {FIRST_REAL} on share their numbers with those of an exported FVRID_real.", err=True)
     with bar(len(finished), "export") as shown:
         count = export(finished, form, out, shown.update)

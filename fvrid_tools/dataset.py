@@ -11,9 +11,9 @@ from typing import Any, overload
 
 from . import images, manifest
 from .files import inside
-from .fog import PerDistance
+from .fog import FogRange, PerDistance
 from .images import FloatArray, Uint8Image
-from .records import SPLITS, FvridError, ImageRefused, Row
+from .records import SPLITS, Domain, FvridError, ImageRefused, OptionError, Row
 from .shards import Shard, unpack_depth
 
 PAIRS_A_TASK = 8  # that a thread reads at a time: fewer would spend their time on handing over
@@ -80,8 +80,6 @@ class Dataset(Sequence[Sample]):
         self.folder = folder
         self.rows = rows
         self.info = info  # dataset.json
-        fog = info.get("fog")
-        self._by_distance = isinstance(fog, dict) and bool(fog.get("by_distance"))
         self._shards: dict[str, Shard] = {}
 
     def __len__(self) -> int:
@@ -98,7 +96,30 @@ class Dataset(Sequence[Sample]):
         shard = self._shards.get(row.shard)
         if shard is None:
             shard = self._shards[row.shard] = Shard(inside(self.folder, row.shard))
-        return Sample(row, shard, self._by_distance)
+        return Sample(row, shard, self.fog is not None and self.fog.by_distance)
+
+    @property
+    def domain(self) -> Domain:
+        """ "synthetic" or "real"."""
+        domain: Domain = self.info["domain"]
+        return domain
+
+    @cached_property
+    def fog(self) -> FogRange | None:
+        """Where beta and airlight come from; None of real fog, and of fog that a source brought."""
+        described = self.info.get("fog")
+        if not isinstance(described, dict):
+            return None
+        try:
+            return FogRange.read(described)
+        except (LookupError, TypeError, ValueError, OptionError):
+            where = self.folder / manifest.DATASET
+            raise FvridError(f"{where}: its fog is no range of beta and airlight; rebuild the dataset.") from None
+
+    @property
+    def has_clear(self) -> bool:
+        """Whether there are clear images beside the foggy ones: of the synthetic domain, and of pairs."""
+        return self.domain == "synthetic" or bool(self.info.get("pairs"))
 
     def __repr__(self) -> str:
         splits = {split: sum(row.split == split for row in self.rows) for split in ("train", "query", "gallery")}

@@ -47,7 +47,7 @@ def export(data: Dataset, form: Format, out: Path, progress: Progress = silent) 
 def _names(data: Dataset) -> list[str]:
     """A name in the authors' form for each image; vehicles and images are numbered in the manifest's order, vehicles in
     real fog from FIRST_REAL, as the authors', so that FVRID_syn and FVRID_real share no number up to so many."""
-    first = FIRST_REAL if data.info["domain"] == "real" else 0
+    first = FIRST_REAL if data.domain == "real" else 0
     vehicles: dict[tuple[str, str], int] = {}
     known = sorted({row.camera_id for row in data.rows if row.camera_id is not None})
     cameras: dict[str | None, int] = {camera: number for number, camera in enumerate(known, start=1)}

@@ -95,6 +95,11 @@ def transmission(depth: NDArray[np.floating], beta: float) -> FloatArray:
     return t
 
 
+def depth_of(metres: NDArray[Any]) -> NDArray[Any]:
+    """d of distances in metres: log z / log 81, in [0, 1]."""
+    return np.asarray(np.log(np.clip(metres, 1.0, FARTHEST_M)) / np.log(FARTHEST_M))
+
+
 def relative_distance(depth: Any) -> Any:
     """d -> z / 81 m, of an array or a tensor."""
     return FARTHEST_M ** (depth - 1)

@@ -19,9 +19,8 @@ def _evenly(count: int, wanted: int) -> list[int]:
 
 def dataset_report(data: Dataset, pictures: int = 24, progress: Progress = silent) -> str:
     """The report of a dataset as an HTML document that needs no other file. `progress` counts images read."""
-    known = isinstance(data.info.get("fog"), dict)  # beta and A; not of real fog, nor of fog that the source brought
-    with_clear = data.info["domain"] == "synthetic" or data.info.get("pairs")
-    pairs = ["clear", "depth (far is white)"] if with_clear else []
+    known = data.fog is not None  # beta and A
+    pairs = ["clear", "depth (far is white)"] if data.has_clear else []
     strips = []
     for index in _evenly(len(data), pictures):
         strips.append(_strip(data[index]))
@@ -66,7 +65,7 @@ def _charts(data: Dataset, progress: Progress) -> list[Any]:
         if sample.depth is not None:
             counts += np.histogram(transmission(sample.depth, sample.beta), bins=100, range=(0, 1))[0]
         progress(1)
-    by_distance = data.info["fog"].get("by_distance", False)
+    by_distance = data.fog is not None and data.fog.by_distance
     centres = (np.arange(100) + 0.5) / 100
     share = counts / max(1, counts.sum())
     return [

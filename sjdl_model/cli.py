@@ -177,7 +177,7 @@ def _open(path: Path, domain: str | None) -> "Dataset":
     from .config import DataError
 
     dataset = open_dataset(path)
-    if domain not in (None, dataset.info["domain"]):
+    if domain not in (None, dataset.domain):
         raise DataError(f"{path} is of the {dataset.info['domain']} domain, not {domain}; name another.")
     return dataset
 

@@ -18,7 +18,7 @@ from fvrid_tools.records import FARTHEST_M
 
 from . import data as images_of
 from .data import ImageSet, image_batches
-from .evaluate import BATCH, CONDITIONS, Embedder, Result, TestSet, has_clear
+from .evaluate import BATCH, CONDITIONS, Embedder, Result, TestSet
 from .metrics import bootstrap
 from .rerank import Rerank
 
@@ -34,7 +34,7 @@ class InFog:
     beta: float  # per unit of d
 
     def __call__(self, sample: Sample) -> NDArray[np.uint8]:
-        """-> (H, W, 3) uint8. Of datasets that `knows_fog` holds of."""
+        """-> (H, W, 3) uint8. Of datasets whose fog is known."""
         clear = images_of.clear(sample)
         if sample.depth is None or not self.beta:
             return clear
@@ -42,14 +42,9 @@ class InFog:
         return _synthesize(clear, levels, FogDraw(self.beta, sample.airlight)).copy()  # else the next call's
 
 
-def knows_fog(data: Dataset) -> bool:
-    """Whether the beta and airlight of its images are known; not of real fog, nor of fog that a source brought."""
-    return isinstance(data.info.get("fog"), dict)
-
-
 def conditions_of(data: Dataset, defogs: bool = True) -> list[str]:
     """Those of CONDITIONS that a dataset has images for; "defogged" where the network's FIRM is of use."""
-    absent = {"clear": not has_clear(data), "defogged": not defogs}
+    absent = {"clear": not data.has_clear, "defogged": not defogs}
     return [condition for condition in CONDITIONS if not absent.get(condition)]
 
 
@@ -80,7 +75,7 @@ def visibility_curve(
 
     -> a point a beta: "beta", "visibility_m" (None beyond the farthest that d tells), "transmission" (mean of
     t = exp(-beta d) over the pixels) and the result.
-    Of datasets that `knows_fog` holds of.
+    Of datasets whose fog is known.
     """
     spaced = np.linspace(0, len(test.data) - 1, min(_LOOKED_AT, len(test.data))).round().astype(int)
     depths = [sample.depth for i in spaced if (sample := test.data[int(i)]).depth is not None]

@@ -225,7 +225,7 @@ class Counterparts:
 
     def __init__(self, data: FvridDataset, real: FvridDataset) -> None:
         """data: a synthetic dataset whose clear images have the ids of `real`'s. DataError where one is missing."""
-        if data.info["domain"] != "synthetic":
+        if data.domain != "synthetic":
             raise DataError(f"{data.folder} is of the real domain; --counterparts are clear images.")
         self._data = data
         self._position = {row.image_id: i for i, row in enumerate(data.rows)}

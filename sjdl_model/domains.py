@@ -39,7 +39,7 @@ class Domains:
         Raises DataError for a dataset of the other domain, of pairs, without training images or with too few
         vehicles; ConfigError where the images of a batch cannot be shared evenly by the processes."""
         for dataset, domain in ((data, "synthetic"), (real, "real")):
-            if dataset is not None and dataset.info["domain"] != domain:
+            if dataset is not None and dataset.domain != domain:
                 raise DataError(f"{dataset.folder} is not of the {domain} domain; --data is synthetic, --real real.")
             if dataset is not None and dataset.info.get("pairs"):
                 raise DataError(
@@ -151,6 +151,6 @@ def _redrawn(data: Dataset, recipe: Recipe) -> FogRange | None:
         return None
     if recipe.fog.preset:
         return PRESETS[recipe.fog.preset]
-    if "fog" not in data.info or isinstance(data.info["fog"], str):
+    if data.fog is None:
         raise DataError(f"{data.folder} came with its fog, whose ranges are not known; set fog.preset.")
-    return FogRange.read(data.info["fog"])
+    return data.fog

@@ -99,7 +99,7 @@ class Embedder:
     def make_ready_for(self, data: Dataset) -> None:
         """Move the network to the device, and have it normalise as images of a dataset need it."""
         self.net.to(self.device).eval()
-        self.net.use_statistics_of(self.domain or data.info["domain"])
+        self.net.use_statistics_of(self.domain or data.domain)
 
     def __call__(self, data: Dataset, condition: str, pick: Pick | None = None) -> NDArray[np.float32]:
         """(N, D) of a dataset's images in one of CONDITIONS, or as `pick` makes them of the samples."""
@@ -228,7 +228,7 @@ class TestSet:
             scores=scores.summary(),
             intervals=scores.intervals(),
             cmc=scores.cmc.tolist(),
-            domain=self.data.info["domain"],
+            domain=self.data.domain,
             images=images,
             gallery_images=gallery_images,
             feature="before BN" if before_bn else "after BN",
@@ -262,12 +262,8 @@ def evaluate_dataset(
 
 def check_conditions(data: Dataset, conditions: Iterable[str]) -> None:
     """Raises DataError for clear images that a dataset does not have."""
-    if "clear" in conditions and not has_clear(data):
+    if "clear" in conditions and not data.has_clear:
         raise DataError(f"{data.folder} is real and has no clear images; name another --data or --images.")
-
-
-def has_clear(data: Dataset) -> bool:
-    return bool(data.info["domain"] == "synthetic" or data.info.get("pairs"))
 
 
 def _camera(row: Row) -> tuple[str, str] | None:

@@ -35,7 +35,7 @@ def write_examples(run: Path, net: SJDL, data: Dataset, size: int, device: torch
     part = part if len(part) else data
     chosen = part.take([part.rows[int(i)] for i in np.linspace(0, len(part) - 1, min(count, len(part))).round()])
     net.to(device).eval()
-    net.use_statistics_of(data.info["domain"])
+    net.use_statistics_of(data.domain)
     rows = []
     for sample, batch in zip(chosen, image_batches(ImageSet(chosen, size, foggy), 1, 0, device), strict=True):
         pictures = [sample.foggy]

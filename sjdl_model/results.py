@@ -17,10 +17,10 @@ from fvrid_tools.progress import bar
 
 from . import processes
 from .card import write_card
-from .conditions import BETAS, conditions_of, defogging_quality, knows_fog, matrix, visibility_curve
+from .conditions import BETAS, conditions_of, defogging_quality, matrix, visibility_curve
 from .config import ConfigError
 from .devices import pick_device, set_precision
-from .evaluate import Embedder, Result, TestSet, check_conditions, evaluate_dataset, has_clear
+from .evaluate import Embedder, Result, TestSet, check_conditions, evaluate_dataset
 from .network import SJDL, WEIGHTS, check_defogs, load_network
 from .ranklists import rank_lists, scatter
 from .report import read_text, write_examples, write_report
@@ -99,12 +99,12 @@ def study(
     passes = sum(_passes(test, net.defogs, betas) * len(test.data) for test in tests)
     with _embedding(net, size, scoring, passes) as embedder:
         for test in tests:
-            domain = test.data.info["domain"]
+            domain = test.data.domain
             results, embeddings = matrix(embedder, test, net.defogs, scoring.rerank)
             found[domain] = {
                 "matrix": [result.to_json() for result in results],
-                "curve": visibility_curve(embedder, test, betas, scoring.rerank) if knows_fog(test.data) else [],
-                "quality": defogging_quality(embedder, test.data, net.defogs) if has_clear(test.data) else {},
+                "curve": visibility_curve(embedder, test, betas, scoring.rerank) if test.data.fog else [],
+                "quality": defogging_quality(embedder, test.data, net.defogs) if test.data.has_clear else {},
             }
             if processes.rank() == 0:
                 foggy = embeddings["foggy"]
@@ -135,7 +135,7 @@ def _of(results: list[dict[str, Any]], images: str, gallery_images: str | None =
 def _passes(test: TestSet, defogs: bool, betas: tuple[float, ...]) -> int:
     """How often each test image goes through the network."""
     conditions = len(conditions_of(test.data, defogs))
-    return conditions + len(betas) * int(knows_fog(test.data)) + int(has_clear(test.data))
+    return conditions + len(betas) * (test.data.fog is not None) + test.data.has_clear
 
 
 def _load(weights: Path) -> tuple[SJDL, int]:

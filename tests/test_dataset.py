@@ -4,6 +4,7 @@ import shutil
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -13,6 +14,7 @@ import fvrid_tools
 from fvrid_tools import manifest
 from fvrid_tools.build import Recipe, build
 from fvrid_tools.dataset import Dataset
+from fvrid_tools.fog import PRESETS
 from fvrid_tools.records import FvridError
 from fvrid_tools.sources import read_source
 
@@ -143,3 +145,18 @@ def test_another_dataset_json_is_refused(copy: Path, content: str) -> None:
     (copy / manifest.DATASET).write_text(content)
     with pytest.raises(FvridError, match=r"dataset\.json"):
         fvrid_tools.open_dataset(copy)
+
+
+@pytest.mark.parametrize(
+    "fog", [{"beta": "x"}, {"beta": [2, 1], "airlight": [0, 1]}, {"beta": [0, None], "airlight": 3}]
+)
+def test_fog_that_is_none_is_a_sentence(copy: Path, fog: dict[str, Any]) -> None:
+    manifest.write_dataset(copy, manifest.read_dataset(copy) | {"fog": fog})
+    with pytest.raises(FvridError, match=r"dataset.json: its fog is no range of beta and airlight; rebuild"):
+        _ = fvrid_tools.open_dataset(copy)[0]
+
+
+def test_what_a_dataset_has_is_asked_of_it(built: Path, built_real: Path) -> None:
+    data, real = fvrid_tools.open_dataset(built), fvrid_tools.open_dataset(built_real)
+    assert (data.domain, data.has_clear, data.fog) == ("synthetic", True, PRESETS["paper"])
+    assert (real.domain, real.has_clear, real.fog) == ("real", False, None)

@@ -13,8 +13,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ..fog import depth_of
 from ..images import FloatArray, Uint8Image
-from ..records import FARTHEST_M, FvridError, ImageRecord
+from ..records import FvridError, ImageRecord
 
 NEAR, FAR = 6.0, 20.0  # metres: what a crop of a vehicle shows
 _METRIC = ("depth_pro", "glpn", "zoedepth")
@@ -64,7 +65,7 @@ def log_distance(predicted: FloatArray, kind: Literal["metric", "relative"]) -> 
         low, high = np.percentile(predicted, (1, 99))
         u = np.clip((predicted - low) / max(high - low, 1e-12), 0, 1)
         predicted = 1 / (u / NEAR + (1 - u) / FAR)
-    return np.asarray(np.log(np.clip(predicted, 1, FARTHEST_M)) / np.log(FARTHEST_M), np.float32)
+    return np.asarray(depth_of(predicted), np.float32)
 
 
 @cache

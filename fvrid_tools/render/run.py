@@ -22,8 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import files, images, pool
+from ..fog import depth_of
 from ..progress import Progress, silent
-from ..records import FARTHEST_M, FvridError, OptionError
+from ..records import FvridError, OptionError
 from . import plan
 from .meshes import Array
 
@@ -205,5 +206,5 @@ def quantize_distance(distance: Array) -> NDArray[np.uint16]:
 
     A step is 0.1 % of the distance; coarser than 16 bits so that it packs well. 65535 is 1.
     """
-    d = np.log(np.clip(distance, 1.0, FARTHEST_M)) / np.log(FARTHEST_M)
+    d = depth_of(distance)
     return np.minimum(np.rint(d * 4096) * 16, 65535).astype(np.uint16)

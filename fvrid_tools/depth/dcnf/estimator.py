@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ... import files, images
+from ...fog import depth_of
 from ...images import FloatArray, Uint8Image
 from ...records import FARTHEST_M, FvridError, ImageRecord
 from .. import Refinement
@@ -96,7 +97,7 @@ class OriginalDCNF:
             z = matconvnet.run(model.head, pooled).flatten()
             y = most_probable(small, nodes, z, model.betas)
         metres = model.metres(y)
-        return to_pixels(image, small, nodes, np.log(np.clip(metres, 1, FARTHEST_M)) / np.log(FARTHEST_M), self.refine)
+        return to_pixels(image, small, nodes, depth_of(metres), self.refine)
 
 
 def region_of(image: Uint8Image) -> int:
@@ -133,7 +134,7 @@ def to_pixels(
     if how == "levin":  # solved in metres, as the original does
         seeds = np.full(small.shape[:2], np.nan)
         seeds[tuple(nodes.centres().T)] = FARTHEST_M**d
-        found = np.log(np.clip(refine.colorize(small, seeds), 1, FARTHEST_M)) / np.log(FARTHEST_M)
+        found = depth_of(refine.colorize(small, seeds))
     elif how == "guided":
         fine = images.shrink(image, _FINEST)
         coarse = images.resize_map(d[nodes.labels].astype(np.float32), *fine.shape[:2])
