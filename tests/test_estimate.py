@@ -122,6 +122,7 @@ def test_options_that_do_not_fit(folder, tmp_path, arguments, sentence):
     assert not (tmp_path / "d").exists()
 
 
+@pytest.mark.slow
 def test_depth_is_the_same_whatever_the_workers(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(estimate, "_TASK", 2)  # more tasks than workers
     for workers in (1, 2):

@@ -118,7 +118,9 @@ def wait_for_a_shard(out: Path) -> None:
     raise AssertionError("no shard within 12 s")
 
 
-@pytest.mark.parametrize("limit", [20_000, 500_000, 3_000_000])
+@pytest.mark.parametrize(
+    "limit", [pytest.param(20_000, marks=pytest.mark.slow), pytest.param(500_000, marks=pytest.mark.slow), 3_000_000]
+)
 def test_a_disk_that_takes_no_more_is_one_sentence(undisturbed: Path, out: Path, limit: int) -> None:
     """A limit on the size of files stands for the full disk: a write fails in its midst."""
 
@@ -135,6 +137,7 @@ def test_a_disk_that_takes_no_more_is_one_sentence(undisturbed: Path, out: Path,
     assert contents(out) == contents(undisturbed)
 
 
+@pytest.mark.slow
 def test_a_second_build_in_the_folder_is_refused_and_the_first_goes_on(undisturbed: Path, out: Path) -> None:
     first = start(out)
     wait_for_a_shard(out)

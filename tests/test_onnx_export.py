@@ -27,7 +27,7 @@ BACKBONES = (
     pytest.param("resnet50", marks=pytest.mark.slow),
     "resnet18+ibn",
     "resnet18+local_contrast+whole_contrast+unit_embedding",
-    "convnext_atto",
+    pytest.param("convnext_atto", marks=pytest.mark.slow),
 )
 
 
