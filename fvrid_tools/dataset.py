@@ -100,7 +100,7 @@ class Dataset(Sequence[Sample]):
 
     @property
     def domain(self) -> Domain:
-        """ "synthetic" or "real"."""
+        """Synthetic fog, or real."""
         domain: Domain = self.info["domain"]
         return domain
 

@@ -1,6 +1,7 @@
 """The command `sjdl`: parse, delegate, print. torch is imported inside the commands, so that --help is fast."""
 
 import json
+import os
 import signal
 from functools import wraps
 from pathlib import Path
@@ -93,7 +94,7 @@ def train(
 
     clear, foggy, of_foggy = (None if path is None else open_dataset(path) for path in (data, real, counterparts))
     assert clear is not None
-    if foggy is None:
+    if foggy is None and os.environ.get("RANK", "0") == "0":  # of torchrun's processes the first
         click.echo("no --real: trained on synthetic images alone", err=True)
     try:
         run_training(clear, foggy, resolved, run, counterparts=of_foggy, resume=resume)
