@@ -18,7 +18,7 @@ from sjdl_model import SJDL, losses
 from sjdl_model.config import read_recipe
 from sjdl_model.data import Batch
 from sjdl_model.engine import Trainer
-from sjdl_model.network import SJDLOutput
+from sjdl_model.network import Architecture, SJDLOutput
 from sjdl_model.objectives import reid_terms, total, unsupervised_terms
 
 SIZE, BATCH, K = 192, 12, 4
@@ -60,7 +60,8 @@ def main() -> None:
     device = torch.device("cpu")
     for name in ("paper", "default"):
         recipe = read_recipe(name, ["pretrained=false", "lr=1e-6"])
-        net = SJDL(3000, 403, recipe.backbone, last_stride=1, local_contrast=recipe.local_contrast)
+        of_recipe = {key: getattr(recipe, key) for key in Architecture._fields if hasattr(recipe, key)}
+        net = Architecture(num_synthetic=3000, num_real=403, **of_recipe).build()
         net = net.to(memory_format=torch.channels_last).train()
         trainer = Trainer(net, recipe, 1000, device)
         domains = batches()

@@ -73,7 +73,7 @@ def histograms(dataset: Dataset, images: str = "foggy") -> np.ndarray:
 def features(net: SJDL, dataset: Dataset, images: str = "foggy", *, size: int, before_bn: bool = False) -> np.ndarray:
     pick = data.clear if images == "clear" else data.foggy
     batches = data.image_batches(data.ImageSet(dataset, size, pick), 64, 2, torch.device("cpu"))
-    return embed(net, batches, before_bn=before_bn)
+    return embed(net, batches, len(dataset), before_bn=before_bn)
 
 
 def score(found: np.ndarray, dataset: Dataset) -> dict[str, float]:

@@ -60,13 +60,17 @@ def run(tasks: Sequence[Task[Made, Done]], address: str, progress: Progress) -> 
                 sent.append(future)
             return sent
 
-        running = as_completed(send(_AHEAD * max(1, sum(client.nthreads().values()))), loop=client.loop)
+        def room() -> int:
+            """How many tasks more the workers take that are here now: others may have come."""
+            return max(1, _AHEAD * sum(client.nthreads().values()) - len(numbers))
+
+        running = as_completed(send(room()), loop=client.loop)
         try:
             for future in running:
                 number = numbers.pop(future.key)
                 done[number], count = future.result()
                 progress(count)
-                running.update(send(1))
+                running.update(send(room()))
         except KilledWorker as error:
             raise FvridError(f"the cluster lost every worker that took a part ({error}); run again.") from None
         except FutureCancelledError:

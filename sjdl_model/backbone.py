@@ -9,6 +9,7 @@ from typing import Any, cast
 import timm
 import torch
 from safetensors import SafetensorError, safe_open
+from timm.models import FeatureListNet
 from torch import Tensor, nn
 
 from . import norms
@@ -25,13 +26,14 @@ class Backbone(nn.Module):
     the one before (Luo et al. 2019, "Bag of Tricks"); None means 1 where the backbone can do so, else its own.
 
     Raises ConfigError where timm does not know the name, the model has fewer than four stages, last_stride=1,
-    ibn or whole_contrast cannot be had, or the weights cannot be loaded.
+    ibn or whole_contrast cannot be had, alone or together with the others, or the weights cannot be loaded.
 
     local_contrast: images go in as norms.local_contrast makes them, which takes away most of what fog does, in place of
     the normalisation by the mean and deviation of ImageNet.
     whole_contrast: norms.whole_contrast beside local_contrast, in three more channels, which begin without weight.
     ibn: half of the channels of the first norm of every block of the first three stages are normalised by image, as in
     IBN-Net-a (Pan et al. 2018), whose published weights can be taken; with others these norms begin as the batch norms.
+    domain_statistics: the running statistics of a run that has them of each domain are taken so.
     pretrained: True, False, or a file: of timm, of IBN-Net, or weights.safetensors of a run, whose backbone is taken.
     transreid: (pixels a side, number of cameras), of a vision transformer to be made as in transreid.py.
     """
@@ -48,10 +50,15 @@ class Backbone(nn.Module):
         local_contrast: bool = False,
         whole_contrast: bool = False,
         ibn: bool = False,
+        domain_statistics: bool = False,
         transreid: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
-        self.local_contrast, self.whole_contrast = local_contrast, local_contrast and whole_contrast
+        if transreid is not None and (ibn or last_stride == 1):
+            raise ConfigError("a vision transformer has neither ibn nor last_stride=1; set ibn=false, last_stride=2.")
+        if whole_contrast and not local_contrast:
+            raise ConfigError("whole_contrast comes beside local_contrast; set local_contrast=true.")
+        self.local_contrast, self.whole_contrast = local_contrast, whole_contrast
         self.takes_cameras = transreid is not None
         self.stages: Any
         self.channels: list[int]
@@ -62,17 +69,18 @@ class Backbone(nn.Module):
             form = {
                 "backbone": name,
                 "local_contrast": local_contrast,
-                "whole_contrast": self.whole_contrast,
+                "whole_contrast": whole_contrast,
                 "ibn": ibn,
             }
             _check_run(str(pretrained), {**form, "transreid": transreid is not None})
         unfit = f"{pretrained}: not of a run with this {name}"
+        keeps_apart = domain_statistics and any(key.endswith(".real_mean") for key in of_run)
         if transreid is not None:
             self.stages = _create_transreid(name, *((False, None) if of_run else (pretrained, given)), *transreid)
             self.channels, self.strides = self.stages.channels, self.stages.strides
             self._prepare_input(self.stages.pretrained_cfg)
             if of_run:
-                _fill(self.stages, of_run, unfit)
+                _fill(self.stages, of_run, unfit, keeps_apart)
             return
         if given and not ibn and any(".IN." in key for key in given):
             raise ConfigError(f"{pretrained}: weights of a network with instance norms; set ibn=true.")
@@ -94,7 +102,7 @@ class Backbone(nn.Module):
             _fill(self.stages, published, f"{pretrained}: not weights of {name} with ibn")
         self._prepare_input(self.stages.pretrained_cfg)
         if of_run:
-            _fill(self.stages, of_run, unfit)
+            _fill(self.stages, of_run, unfit, keeps_apart)
 
     def _prepare_input(self, normalisation: dict[str, Any]) -> None:
         for key in ("mean", "std"):
@@ -112,8 +120,24 @@ class Backbone(nn.Module):
         """
         normal = self._normal(image)
         maps: list[Tensor] = self.stages(normal, camera) if self.takes_cameras else self.stages(normal)
+        return [self._channels_first(one) for one in maps]
+
+    def up_to(self, stage: int, image: Tensor) -> Tensor:
+        """The map of one of the four stages, as `forward` gives it; the later ones are not computed where timm cut the
+        model into a sequence, as of ResNets."""
+        if type(self.stages) is not FeatureListNet:
+            return self(image)[stage]
+        found: Any = self._normal(image)
+        last = [*self.stages.return_layers][stage]
+        for name, module in self.stages.items():
+            found = module(found)
+            if name == last:
+                break
+        return self._channels_first(found[0] if isinstance(found, (tuple, list)) else found)
+
+    def _channels_first(self, found: Tensor) -> Tensor:
         last = getattr(self.stages, "output_fmt", "NCHW") == "NHWC"  # as of Swin
-        return [one.permute(0, 3, 1, 2) for one in maps] if last else maps
+        return found.permute(0, 3, 1, 2) if last else found
 
     def _normal(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, 3 or 6, H, W), as the stages take it."""
@@ -169,8 +193,12 @@ def _as_timm_takes(given: dict[str, Tensor] | None) -> dict[str, Any]:
     return {} if given is None else {"pretrained_cfg_overlay": {"state_dict": dict(given)}}
 
 
-def _fill(stages: nn.Module, found: dict[str, Tensor], problem: str) -> None:
-    """Load the tensors into the stages. Raises ConfigError, beginning with `problem`, unless each is there and fits."""
+def _fill(stages: nn.Module, found: dict[str, Tensor], problem: str, keeps_apart: bool = False) -> None:
+    """Load the tensors into the stages. Raises ConfigError, beginning with `problem`, unless each is there and fits.
+
+    keeps_apart: the running statistics of real images are among them, and are to be kept."""
+    if keeps_apart:
+        norms.keep_apart(stages)
     try:
         lacking = stages.load_state_dict(found, strict=False).missing_keys
     except RuntimeError as error:

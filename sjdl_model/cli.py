@@ -29,7 +29,7 @@ _CHANGES = click.option(
     "--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a key of the recipe; may repeat."
 )
 _SMALLER = "lower p, k or image_size, or set precision=bfloat16"
-_OTHER_DEVICE = "lower --workers, or name another --device"
+_OTHER_DEVICE = "lower --batch or --workers, or name another --device"
 _COUNTERPARTS = click.option(
     "--counterparts",
     type=PATH,
@@ -109,11 +109,18 @@ def _terminated(error: Exception, mend: str) -> SystemExit:
 
 
 def _scoring_options(command: Any) -> Any:
-    """--queries, --protocol, --feature, --rerank, --device and --workers, as a `Scoring`."""
+    """--queries, --protocol, --feature, --rerank, --device, --workers and --batch, as a `Scoring`."""
 
     @wraps(command)
     def called(
-        queries: str, protocol: str, feature: str, rerank: str | None, device: str, workers: int, **others: Any
+        queries: str,
+        protocol: str,
+        feature: str,
+        rerank: str | None,
+        device: str,
+        workers: int,
+        batch: int,
+        **others: Any,
     ) -> Any:
         from .results import Scoring
 
@@ -125,6 +132,7 @@ def _scoring_options(command: Any) -> Any:
             rerank=settings,
             device=device,
             workers=workers,
+            batch=batch,
         )
         return command(scoring=scoring, **others)
 
@@ -154,6 +162,7 @@ def _scoring_options(command: Any) -> Any:
         ),
         cli_images.DEVICE,
         cli_images.WORKERS,
+        cli_images.BATCH,
     )
     for option in reversed(options):
         called = option(called)

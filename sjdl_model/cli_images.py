@@ -38,16 +38,15 @@ WORKERS = click.option(
 )
 
 
+BATCH = click.option(
+    "--batch", type=click.IntRange(min=1), default=64, show_default=True, help="Images at a time in the network."
+)
+
+
 def _embedding_options(command: Any) -> Any:
     """What decides embeddings, and how fast they come."""
     options: tuple[Callable[[Any], Any], ...] = (
-        click.option(
-            "--batch",
-            type=click.IntRange(min=1),
-            default=64,
-            show_default=True,
-            help="Images at a time in the network.",
-        ),
+        BATCH,
         WORKERS,
         DEVICE,
         click.option(

@@ -17,8 +17,9 @@ from fvrid_tools.fog import FogDraw, FogSynthesizer
 from fvrid_tools.records import FARTHEST_M
 
 from . import data as images_of
+from . import processes
 from .data import ImageSet, image_batches
-from .evaluate import BATCH, CONDITIONS, Embedder, Result, TestSet
+from .evaluate import CONDITIONS, Embedder, Result, TestSet
 from .metrics import bootstrap
 from .rerank import Rerank
 
@@ -69,10 +70,15 @@ def matrix(
 
 
 def visibility_curve(
-    embedder: Embedder, test: TestSet, betas: tuple[float, ...] = BETAS, rerank: Rerank | None = None
+    embedder: Embedder,
+    test: TestSet,
+    clear: NDArray[np.float32],
+    betas: tuple[float, ...] = BETAS,
+    rerank: Rerank | None = None,
 ) -> list[dict[str, Any]]:
     """Score the test images in fog drawn afresh with each beta, queries and gallery alike; beta 0 is the clear image.
 
+    clear: (N, D) embeddings of the clear images, as `matrix` gives them.
     -> a point a beta: "beta", "visibility_m" (None beyond the farthest that d tells), "transmission" (mean of
     t = exp(-beta d) over the pixels) and the result.
     Of datasets whose fog is known.
@@ -81,7 +87,7 @@ def visibility_curve(
     depths = [sample.depth for i in spaced if (sample := test.data[int(i)]).depth is not None]
     points = []
     for beta in betas:
-        found = embedder(test.data, "foggy", InFog(beta))
+        found = embedder(test.data, "foggy", InFog(beta)) if beta else clear
         scores = test.score(found, found, rerank, embedder.device)
         points.append(
             {
@@ -110,17 +116,18 @@ def defogging_quality(
     truth: where the clear images are, by image_id, if not in `data`.
     -> {"foggy": {"psnr": mean, "psnr_interval": (low, high), "ssim": ...}, ...}; means of the images' own values.
     """
-    every: dict[str, list[NDArray[np.float64]]] = {}
+    mine: dict[str, list[NDArray[np.float64]]] = {}
     for foggy, clear in _pairs(embedder, data, truth or data):
         shown = {"foggy": foggy, **({"defogged": embedder.defog(foggy)} if defogs else {})}
         for name, image in shown.items():
             for measure, values in (("psnr", _psnr(image, clear)), ("ssim", _ssim(image, clear))):
-                every.setdefault(f"{name} {measure}", []).append(values.double().cpu().numpy())
+                mine.setdefault(f"{name} {measure}", []).append(values.double().cpu().numpy())
         embedder.progress(len(foggy))
     found: dict[str, dict[str, Any]] = {}
-    for name, parts in every.items():
+    shares = [share for share in processes.objects(mine) if share]  # of the processes that had images
+    for name in shares[0]:
         condition, measure = name.split()
-        of_images = np.concatenate(parts)
+        of_images = np.concatenate([part for share in shares for part in share[name]])
         ((low, high),) = bootstrap(of_images[:, None]).T
         found.setdefault(condition, {}).update(
             {measure: float(of_images.mean()), f"{measure}_interval": (float(low), float(high))}
@@ -129,12 +136,13 @@ def defogging_quality(
 
 
 def _pairs(embedder: Embedder, data: Dataset, truth: Dataset) -> Iterator[tuple[Tensor, Tensor]]:
-    """(B, 3, S, S) foggy and clear, in [0, 1]."""
+    """(B, 3, S, S) foggy and clear, in [0, 1], of this process's share."""
     embedder.make_ready_for(data)
+    data = data.take(data.rows[processes.share(len(data))])
     row_of = {row.image_id: row for row in truth.rows}
     truth = truth.take([row_of[row.image_id] for row in data.rows])
     foggy, clear = (
-        image_batches(ImageSet(part, embedder.size, pick), BATCH, embedder.workers, embedder.device)
+        image_batches(ImageSet(part, embedder.size, pick), embedder.batch, embedder.workers, embedder.device)
         for part, pick in ((data, images_of.foggy), (truth, images_of.clear))
     )
     yield from zip(foggy, clear, strict=True)

@@ -20,8 +20,10 @@ SELF_CONSTRAINTS = ("global", "phase")
 IMAGES = ("foggy", "clear")
 PRECISIONS = ("float32", "tf32", "bfloat16", "float16")
 
-
-IMAGE_TERMS = ("restoration", "color_entropy", "dark_channel", "total_variation", "self_constraint")
+# terms about the defogged image: where the clear one is known, and where not
+SUPERVISED_TERMS = ("restoration",)
+UNSUPERVISED_TERMS = ("color_entropy", "dark_channel", "total_variation", "self_constraint")
+IMAGE_TERMS = (*SUPERVISED_TERMS, *UNSUPERVISED_TERMS)
 
 
 class ConfigError(OptionError):

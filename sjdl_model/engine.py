@@ -37,6 +37,13 @@ class NotFiniteError(FloatingPointError):
         self.step, self.terms, self.domains = step, terms, domains
 
 
+def seed_step(seed: int, number: int) -> None:
+    """What is random within a network, or drawn on the device, follows from step and process, like all else: nothing is
+    to be saved of it."""
+    seeds = np.random.SeedSequence([seed, number, processes.rank()])
+    torch.manual_seed(int(seeds.generate_state(1, np.uint64)[0] >> np.uint64(1)))
+
+
 class Trainer:
     """The network and all that an update changes: optimizer, and the scale of float16 gradients."""
 
@@ -57,9 +64,7 @@ class Trainer:
         number: of the step, from 0.  Returns every term before the update: "synthetic/triplet", ...
         """
         self.net.train()
-        # what is random within the network follows from step and process, like all else; nothing is to be saved of it
-        seeds = np.random.SeedSequence([self.recipe.seed, number, processes.rank()])
-        torch.manual_seed(int(seeds.generate_state(1, np.uint64)[0] >> np.uint64(1)))
+        seed_step(self.recipe.seed, number)
         for group in self._optimizer.param_groups:
             group["lr"] = self.learning_rate(number)
         self._optimizer.zero_grad(set_to_none=True)

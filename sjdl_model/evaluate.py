@@ -58,6 +58,7 @@ class Result:
 def embed(
     net: SJDL,
     batches: Iterable[Tensor],
+    count: int,
     *,
     defog: Defogger | None = None,
     before_bn: bool = False,
@@ -66,17 +67,21 @@ def embed(
 ) -> NDArray[np.float32]:
     """(N, D) float32 embeddings; with `defog` of the images that it makes of them.
 
+    count: how many images there are, at most, so that memory is taken once.
     cameras: the number of each image's in `net.cameras`, for a backbone that takes them.
     """
     net.eval()
-    parts: list[NDArray[np.float32]] = []
+    rows = np.empty((0, 0), np.float32)
     done = 0
     for images in batches:
         camera = torch.tensor(cameras[done : done + len(images)], device=images.device) if cameras else None
-        parts.append(net.embed(defog(images) if defog else images, before_bn, camera).float().cpu().numpy())
+        part = net.embed(defog(images) if defog else images, before_bn, camera).float().cpu().numpy()
+        if not done:
+            rows = np.empty((count, part.shape[1]), np.float32)
+        rows[done : done + len(part)] = part
         done += len(images)
         progress(len(images))
-    return np.concatenate(parts) if parts else np.empty((0, 0), np.float32)
+    return rows[:done]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +92,7 @@ class Embedder:
     size: int  # pixels
     before_bn: bool = False
     workers: int = 0
+    batch: int = BATCH  # images at once
     device: torch.device = CPU
     defogger: Defogger | None = None  # None: the network's own FIRM
     domain: str | None = None  # whose running statistics normalise, where they are kept apart; None: the dataset's own
@@ -108,13 +114,15 @@ class Embedder:
         self.make_ready_for(data)
         found = embed(
             self.net,
-            image_batches(ImageSet(mine, self.size, chosen), BATCH, self.workers, self.device),
+            image_batches(ImageSet(mine, self.size, chosen), self.batch, self.workers, self.device),
+            len(mine),
             defog=self.defog if condition == "defogged" else None,
             before_bn=self.before_bn,
             cameras=[camera_number(self.net.cameras, row) for row in mine.rows] if self.net.cameras else (),
             progress=self.progress,
         )
-        return np.concatenate([share for share in processes.objects(found) if len(share)])
+        shares = [share for share in processes.objects(found) if len(share)]
+        return shares[0] if len(shares) == 1 else np.concatenate(shares)
 
 
 class TestSet:
@@ -128,7 +136,8 @@ class TestSet:
 
         protocol: "camera-aware" leaves out gallery images of the query's vehicle by the query's camera, "camera-less"
         does not, "auto" does where cameras are known, "vehicleid" draws ten galleries (`metrics.evaluate_vehicleid`).
-        Raises DataError where a split is empty, no query has a match, or cameras are asked for and not known.
+        Raises DataError where a split is empty, no query has a match, all images are of one vehicle, or cameras are
+        asked for and not known.
         """
         if protocol == "vehicleid" and queries == "all":
             raise ConfigError("VehicleID's protocol chooses its own queries; leave --queries out.")
@@ -154,6 +163,10 @@ class TestSet:
                 places[i] = row.sha256
         self.labels = numbered([row.identity for row in rows], [])[0]
         self.cameras = numbered(places, [])[0]
+        if len(np.unique(self.labels[self.gallery])) == 1:
+            raise DataError(
+                f"{dataset.folder}: the gallery is of one vehicle only, so any ranking is right: add images of others."
+            )
         if protocol != "vehicleid":
             try:
                 check_matches(

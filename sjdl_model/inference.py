@@ -187,7 +187,9 @@ def embed_images(
             if loaded is not None:
                 yield to_float(loaded, device)
 
-    found = embed(net, batches(), defog=net.defog if defog else None, before_bn=before_bn, progress=progress)
+    found = embed(
+        net, batches(), len(paths), defog=net.defog if defog else None, before_bn=before_bn, progress=progress
+    )
     for path, row in zip(used, found, strict=True):
         if not np.isfinite(row).all():
             raise DataError(f"{path}: the embedding is not finite, so the weights are broken; take others.")

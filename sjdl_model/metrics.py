@@ -85,14 +85,15 @@ def evaluate(
     vehicle seen by the query's camera are left out, where both cameras are known ("camera-aware").  The order is that
     of the distances in float64.  Ties: a wrong image at the distance of a right one counts as before it, so that the
     order of the gallery changes nothing.  mINP is the mean of (right images) / (rank of the last right one).
-    rerank: rank by k-reciprocal distances instead (Zhong et al. 2017); where `gallery` is `query`, the same object,
-    each image lies in the space once.  rule: what the protocol says of the images left out, where the cameras stand for
+    Where `gallery` is `query`, the same object, no image is found by itself.
+    rerank: rank by k-reciprocal distances instead (Zhong et al. 2017); of the same object each image lies in the space
+    once.  rule: what the protocol says of the images left out, where the cameras stand for
     something else.
 
     device: torch's, or its name, that multiplies; None: a GPU where there is one.
     Beyond the embeddings less than 200 MB are held.
-    Raises DataError where shapes disagree, an embedding is not finite, an id is neither a whole number nor a name, the
-    gallery is of one vehicle, or no query has a match.
+    Raises DataError where shapes disagree, an embedding is not finite, an id is neither a whole number nor a name, or
+    no query has a match.
     """
     of_queries = embeddings(query, "query")
     rows = of_queries, of_queries if gallery is query else embeddings(gallery, "gallery")
@@ -106,12 +107,13 @@ def evaluate(
             raise DataError(f"{len(own)} embeddings need as many ids and cameras, not {[len(c) for c in names]}")
     if rows[0].shape[1] != rows[1].shape[1]:
         raise DataError(f"query {rows[0].shape} and gallery {rows[1].shape} must have the same dimensions")
-    check_matches(*labels, *cameras)
+    itself = gallery is query
+    check_matches(*labels, *cameras, itself)
     on = multiplier(device)
     ordering = Euclidean(*rows, on) if rerank is None else KReciprocal(*rows, rerank, on)
-    found = _rank(ordering, *labels, *cameras)
+    found = _rank(ordering, *labels, *cameras, itself)
     distance = "Euclidean" if rerank is None else str(rerank)
-    return _scores(found, min(ranks, len(rows[1])), _protocol(*cameras, found, distance, rule))
+    return _scores(found, min(ranks, len(rows[1])), _protocol(*cameras, found, distance, rule, itself))
 
 
 def evaluate_vehicleid(
@@ -179,8 +181,11 @@ def _rank(
     gallery_labels: NDArray[np.int64],
     query_cameras: NDArray[np.int64],
     gallery_cameras: NDArray[np.int64],
+    itself: bool = False,
 ) -> _Ranked:
-    """Where the right images stand. Only they are sorted, and what is as near as the last of them."""
+    """Where the right images stand. Only they are sorted, and what is as near as the last of them.
+
+    itself: the gallery is the queries, and none is to be found by itself."""
     by_label = np.argsort(gallery_labels, kind="stable")
     in_order = gallery_labels[by_label]
     first = np.searchsorted(in_order, query_labels, side="left")
@@ -190,6 +195,8 @@ def _rank(
     for q, distance in ordering.rows():
         own = by_label[first[q] : last[q]]
         junk = (gallery_cameras[own] == query_cameras[q]) & (query_cameras[q] >= 0)
+        if itself:
+            junk |= own == q
         right = own[~junk]
         if not len(right):
             continue
@@ -250,19 +257,18 @@ def check_matches(
     gallery_labels: NDArray[np.int64],
     query_cameras: NDArray[np.int64],
     gallery_cameras: NDArray[np.int64],
+    itself: bool = False,
 ) -> None:
-    """Raises DataError where there is nothing to score: no query has a match in the gallery, or that is of one vehicle
-    only. Needs no embeddings, so it can come before them."""
+    """Raises DataError where there is nothing to score, as no query has a match in the gallery. Needs no embeddings, so
+    it can come before them.  itself: as in `evaluate` where the gallery is the queries."""
     _, labels = np.unique(np.concatenate([query_labels, gallery_labels]), return_inverse=True)
     cameras = np.concatenate([query_cameras, gallery_cameras])
     pairs = np.where(cameras >= 0, labels * (cameras.max(initial=0) + 1) + cameras, -1)
     mine, others = slice(0, len(query_labels)), slice(len(query_labels), None)
     of_vehicle = _counts(labels[mine], labels[others])
-    left_out = np.where(cameras[mine] >= 0, _counts(pairs[mine], pairs[others]), 0)
+    left_out = np.where(cameras[mine] >= 0, _counts(pairs[mine], pairs[others]), int(itself))
     if not (of_vehicle > left_out).any():
         raise DataError("no query has a match in the gallery: check the split, and the cameras")
-    if len(np.unique(gallery_labels)) == 1:
-        raise DataError("the gallery is of one vehicle only, so every ranking is right: add images of others")
 
 
 def _counts(wanted: NDArray[np.int64], given: NDArray[np.int64]) -> NDArray[np.intp]:
@@ -321,10 +327,12 @@ def _protocol(
     found: _Ranked,
     distance: str,
     rule: str | None,
+    itself: bool,
 ) -> str:
     known = int((query_cameras >= 0).sum()), int((gallery_cameras >= 0).sum())
     if rule is None and 0 in known:
-        rule = "camera-less: cameras not known, so nothing is left out of the gallery"
+        left_out = "only the query itself" if itself else "nothing"
+        rule = f"camera-less: cameras not known, so {left_out} is left out of the gallery"
     elif rule is None:
         rule = "camera-aware: gallery images of the query's vehicle by the query's camera left out"
         if known != (len(query_cameras), len(gallery_cameras)):

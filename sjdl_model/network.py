@@ -74,6 +74,7 @@ class SJDL(nn.Module):
             local_contrast=local_contrast,
             whole_contrast=whole_contrast,
             ibn=ibn,
+            domain_statistics=domain_statistics,
             transreid=transreid,
         )
         self.shared = shared_stage - 2  # index of the shared stage's map
@@ -129,7 +130,9 @@ class SJDL(nn.Module):
         norms.use(self, real=domain == "real" and self.classifier_real is not None)
 
     def embed(self, foggy: Tensor, before_bn: bool = False, camera: Tensor | None = None) -> Tensor:
-        """(B, 3, H, W) in [0, 1] -> (B, D), by CFSM and ReIDM only.  camera: as in `forward`."""
+        """(B, 3, H, W) in [0, 1] -> (B, D), by CFSM and ReIDM only.  camera: as in `forward`.
+
+        Raises ValueError as `forward` does; normalises as `use_statistics_of` was told last."""
         feature = self.maps(foggy, camera)[-1].mean(dim=(2, 3))
         return feature if before_bn else self.embedding_of(feature)
 
@@ -139,18 +142,22 @@ class SJDL(nn.Module):
         return F.normalize(embedding) if self.unit_embedding else embedding
 
     def defog(self, foggy: Tensor) -> Tensor:
-        """(B, 3, H, W) in [0, 1] -> the same without fog."""
-        defogged: Tensor = self.firm(self.maps(foggy)[self.shared], foggy)
+        """(B, 3, H, W) in [0, 1] -> the same without fog, by CFSM and FIRM only. Raises ValueError as `forward`."""
+        defogged: Tensor = self.firm(self.backbone.up_to(self.shared, _checked(foggy)), foggy)
         return defogged
 
     def maps(self, foggy: Tensor, camera: Tensor | None = None) -> list[Tensor]:
-        """The four stages' maps (B, C, H / stride, W / stride); that of the CFSM is maps[self.shared]."""
-        if foggy.ndim != 4 or foggy.shape[1] != 3 or foggy.shape[2] % 32 or foggy.shape[3] % 32:
-            raise ValueError(
-                f"images are {tuple(foggy.shape)}: (B, 3, H, W) with sides that are multiples of 32 needed"
-            )
-        maps: list[Tensor] = self.backbone(foggy, camera)
+        """The four stages' maps (B, C, H / stride, W / stride); that of the CFSM is maps[self.shared].
+
+        Raises ValueError as `forward` does."""
+        maps: list[Tensor] = self.backbone(_checked(foggy), camera)
         return maps
+
+
+def _checked(foggy: Tensor) -> Tensor:
+    if foggy.ndim != 4 or foggy.shape[1] != 3 or foggy.shape[2] % 32 or foggy.shape[3] % 32:
+        raise ValueError(f"images are {tuple(foggy.shape)}: (B, 3, H, W) with sides that are multiples of 32 needed")
+    return foggy
 
 
 def _classifier(dim: int, vehicles: int) -> nn.Linear:
@@ -194,7 +201,7 @@ class Architecture(NamedTuple):
             transreid=(self.image_size, len(self.cameras)) if self.transreid else None,
         )
         net.cameras = {name: number for number, name in enumerate(self.cameras)}
-        net.defogs = self.defogs
+        net.defogs, net.image_size = self.defogs, self.image_size
         return net
 
 
@@ -209,7 +216,7 @@ def check_image_size(net: SJDL, size: int) -> None:
     """Raises ConfigError where a network cannot take images of size x size pixels, as some backbones take one size."""
     training = net.training
     try:
-        net.eval().defog(torch.zeros(1, 3, size, size, device=next(net.parameters()).device))
+        net.eval()(torch.zeros(1, 3, size, size, device=next(net.parameters()).device))
     except (RuntimeError, AssertionError, ValueError, TypeError) as error:
         raise ConfigError(
             f"the backbone cannot take images of {size} x {size} pixels ({first_line(error)}); set another image_size"
@@ -237,7 +244,6 @@ def load_network(path: Path) -> tuple[SJDL, Architecture]:
         architecture = architecture._replace(cameras=tuple(architecture.cameras))
         net = architecture.build()
         net.load_state_dict(load_file(path))
-        net.image_size = architecture.image_size
         net.use_statistics_of("real")
     except FileNotFoundError:
         raise DataError(f"{path}: no such weights file; train first, or name another.") from None

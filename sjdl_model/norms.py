@@ -128,8 +128,8 @@ class _HalfInstanceNorm(nn.Module):
     def __init__(self, norm: nn.BatchNorm2d) -> None:
         super().__init__()
         self.by_image = norm.num_features // 2
-        self.IN = nn.InstanceNorm2d(self.by_image, affine=True)
-        self.BN = nn.BatchNorm2d(norm.num_features - self.by_image)
+        self.IN = nn.InstanceNorm2d(self.by_image, eps=norm.eps, affine=True)
+        self.BN = nn.BatchNorm2d(norm.num_features - self.by_image, norm.eps, norm.momentum)
         with torch.no_grad():
             for name in ("weight", "bias"):
                 getattr(self.IN, name).copy_(getattr(norm, name)[: self.by_image])
@@ -148,7 +148,8 @@ def mix_instance_norm(net: nn.Module, stages: Iterable[str]) -> bool:
     modules = dict(net.named_modules())
     for stage in stages:
         for block in modules[stage].children() if stage in modules else ():
-            if isinstance(norm := getattr(block, "bn1", None), nn.BatchNorm2d):
+            norm = getattr(block, "bn1", None)
+            if type(norm) is nn.BatchNorm2d:  # and none that holds an activation too, as EfficientNet's
                 block.bn1 = _HalfInstanceNorm(norm)
                 found = True
     return found

@@ -7,12 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import losses, norms, processes
-from .config import IMAGE_TERMS, Recipe, Weights
+from .config import SUPERVISED_TERMS, UNSUPERVISED_TERMS, Recipe, Weights
 from .data import Batch
 from .devices import autocast
 from .network import SJDL, Gather, SJDLOutput, as_it_is
-
-_SUPERVISED, _UNSUPERVISED = IMAGE_TERMS[:1], IMAGE_TERMS[1:]
 
 
 class Objective(nn.Module):
@@ -29,7 +27,7 @@ class Objective(nn.Module):
 
 def defogs(weights: Weights, *, supervised: bool) -> bool:
     """Whether any term is about the defogged image: of images whose clear ones are known, or of the others."""
-    return any(getattr(weights, name) for name in (_SUPERVISED if supervised else _UNSUPERVISED))
+    return any(getattr(weights, name) for name in (SUPERVISED_TERMS if supervised else UNSUPERVISED_TERMS))
 
 
 def agrees(weights: Weights) -> bool:

@@ -20,7 +20,7 @@ from .card import write_card
 from .conditions import BETAS, conditions_of, defogging_quality, matrix, visibility_curve
 from .config import ConfigError
 from .devices import pick_device, set_precision
-from .evaluate import Embedder, Result, TestSet, check_conditions, evaluate_dataset
+from .evaluate import BATCH, Embedder, Result, TestSet, check_conditions, evaluate_dataset
 from .network import SJDL, WEIGHTS, check_defogs, load_network
 from .ranklists import rank_lists, scatter
 from .report import read_text, write_examples, write_report
@@ -40,6 +40,7 @@ class Scoring:
     rerank: Rerank | None = None
     device: str = "auto"
     workers: int = 0
+    batch: int = BATCH  # images at once in the network
 
     def __post_init__(self) -> None:
         """Raises ConfigError."""
@@ -103,9 +104,11 @@ def study(
             results, embeddings = matrix(embedder, test, net.defogs, scoring.rerank)
             found[domain] = {
                 "matrix": [result.to_json() for result in results],
-                "curve": visibility_curve(embedder, test, betas, scoring.rerank) if test.data.fog else [],
+                "curve": [],
                 "quality": defogging_quality(embedder, test.data, net.defogs) if test.data.has_clear else {},
             }
+            if test.data.fog:
+                found[domain]["curve"] = visibility_curve(embedder, test, embeddings["clear"], betas, scoring.rerank)
             if processes.rank() == 0:
                 foggy = embeddings["foggy"]
                 ranks = rank_lists(test, foggy, size, embedder.device)
@@ -135,7 +138,7 @@ def _of(results: list[dict[str, Any]], images: str, gallery_images: str | None =
 def _passes(test: TestSet, defogs: bool, betas: tuple[float, ...]) -> int:
     """How often each test image goes through the network."""
     conditions = len(conditions_of(test.data, defogs))
-    return conditions + len(betas) * (test.data.fog is not None) + test.data.has_clear
+    return conditions + sum(beta > 0 for beta in betas) * (test.data.fog is not None) + test.data.has_clear
 
 
 def _load(weights: Path) -> tuple[SJDL, int]:
@@ -154,6 +157,7 @@ def _embedding(net: SJDL, size: int, scoring: Scoring, count: int) -> Iterator[E
             size=size,
             before_bn=scoring.before_bn,
             workers=scoring.workers,
+            batch=scoring.batch,
             device=device,
             progress=shown.update,
         )

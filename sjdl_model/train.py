@@ -36,7 +36,7 @@ from .checkpoint import (
 from .config import DataError, Recipe, differences, from_toml, to_toml
 from .devices import autocast, pick_device, set_precision
 from .domains import Domains, shared_vehicles
-from .engine import Clock, EpochLog, NotFiniteError, Step, Trainer, train_steps
+from .engine import Clock, EpochLog, NotFiniteError, Step, Trainer, seed_step, train_steps
 from .network import SJDL, WEIGHTS, check_image_size
 from .report import METRICS, RECIPE, write_examples, write_report
 from .restorer import Restorer, restorer_loss
@@ -107,6 +107,7 @@ def train_restorer(data: Dataset, recipe: Recipe, folder: Path) -> None:
     shown = bar(total, "restorer", "steps", over=steps, initial=first, leave=True)
     with _Termination() as termination:
         for done, (batch, _) in enumerate(shown, start=first + 1):
+            seed_step(recipe.seed, done - 1)
             batch = batch.to(device)
             assert batch.clear is not None
             for group in optimizer.param_groups:

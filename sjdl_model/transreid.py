@@ -1,7 +1,8 @@
 """A vision transformer as four stages, with the camera embedding and the jigsaw branch of TransReID (He et al. 2021).
 
 What is not as published: patches do not overlap, and the five features are compared and classified joined together,
-as the rest of this package takes one feature an image.
+as the rest of this package takes one feature an image. Its batch norm makes all five of one size, so that the local
+ones, divided by four as they are, weigh so only in the feature before it.
 """
 
 import copy
@@ -57,7 +58,9 @@ class TransReID(nn.Module):
                 maps.append(self._as_map(x))
         whole = vit.norm(vit.blocks[-1](x))[:, 0]  # (B, D)
         token, patches = x[:, :1], shuffled(x[:, 1:])
-        parts = [self.local(torch.cat([token, part], dim=1))[:, 0] / PARTS for part in patches.chunk(PARTS, dim=1)]
+        parts = [
+            self.local(torch.cat([token, part], dim=1))[:, 0] / PARTS for part in patches.tensor_split(PARTS, dim=1)
+        ]
         maps.append(torch.cat([whole, *parts], dim=1)[..., None, None])
         return maps
 

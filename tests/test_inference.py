@@ -42,8 +42,11 @@ def random_network(seed: int, architecture: Architecture = ARCHITECTURE) -> SJDL
     net = architecture.build().eval()
     for module in net.modules():
         if isinstance(module, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d):
-            module.running_mean.uniform_(-0.5, 0.5)
-            module.running_var.uniform_(0.5, 2)
+            for name, value in module.named_buffers():
+                if name.endswith("mean"):
+                    value.uniform_(-0.5, 0.5)
+                elif name.endswith("var"):
+                    value.uniform_(0.5, 2)
     return net
 
 
@@ -128,7 +131,7 @@ def test_embeddings_of_files_are_those_that_eval_ranks_by(net: SJDL, built: Path
         for before_bn in (False, True):
             batches = image_batches(ImageSet(data, SIZE, foggy), 4, 0, torch.device("cpu"))
             how = net.defog if defog else None
-            expected[defog, before_bn] = embed(net, batches, defog=how, before_bn=before_bn)
+            expected[defog, before_bn] = embed(net, batches, len(data), defog=how, before_bn=before_bn)
             found = embed_images(net, paths, SIZE, defog=defog, before_bn=before_bn, batch=4)
             assert found.dtype == np.float32
             assert np.array_equal(found, expected[defog, before_bn])

@@ -5,7 +5,9 @@ import pytest
 import torch
 
 from sjdl_model import metrics
+from sjdl_model.config import DataError
 from sjdl_model.distances import Euclidean
+from sjdl_model.rerank import Rerank
 
 
 def by_argsort(query, gallery, query_ids, gallery_ids, query_cameras, gallery_cameras):
@@ -122,7 +124,6 @@ def test_the_protocol_is_told() -> None:
         (([[0.0]], [[1.0]], [0], [0], [1], [1, 2]), "as many ids and cameras"),
         (([[np.nan]], [[1.0]], [0], [0]), "not finite"),
         (([[0.0]], [[1.0]], [0, 1], [0]), "as many ids"),
-        (([[0.0]], [[1.0], [2.0]], [0], [0, 0]), "one vehicle only"),
         (([[0.0]], [[1.0], [2.0]], ["a"], [0, 1]), "the query ids are neither whole numbers"),
         (([[0.0]], [[1.0], [2.0]], [0], [0, 1.5]), "the gallery ids are neither whole numbers"),
         (([[0.0]], [[1.0], [2.0]], [np.nan], [0, 1]), "the query ids are neither whole numbers"),
@@ -133,6 +134,23 @@ def test_the_protocol_is_told() -> None:
 def test_what_cannot_be_scored_is_said(arguments: tuple[object, ...], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         metrics.evaluate(*arguments)  # type: ignore[arg-type]
+
+
+def test_a_gallery_of_one_vehicle_is_ranked_rightly_whatever_the_order() -> None:
+    scores = metrics.evaluate([[0.0]], [[1.0], [2.0]], [0], [0, 0])
+    assert (scores.mAP, scores.mINP, scores.cmc.tolist()) == (1, 1, [1, 1])
+
+
+@pytest.mark.parametrize("rerank", [None, Rerank()])
+def test_no_image_of_a_gallery_that_is_the_queries_is_found_by_itself(rerank: Rerank | None) -> None:
+    rows, ids = np.random.default_rng(0).normal(size=(60, 8)), np.arange(60) // 2
+    scores = metrics.evaluate(rows, rows, ids, ids, rerank=rerank)
+    assert scores.cmc[0] < 0.5
+    assert "only the query itself is left out" in scores.protocol
+    own = metrics.evaluate(rows, rows, ids, ids, [*range(60)], [*range(60)], rerank=rerank)  # its camera's only image
+    assert np.array_equal(scores.average_precision, own.average_precision)
+    with pytest.raises(DataError, match="no query has a match"):
+        metrics.evaluate(rows, rows, np.arange(60), np.arange(60), rerank=rerank)
 
 
 def test_scores_name_their_ranks() -> None:

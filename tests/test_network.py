@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from sjdl_model import SJDL
 from sjdl_model.backbone import Backbone
@@ -51,6 +52,20 @@ def test_other_backbones_serve(backbone: str) -> None:
     out = net(torch.rand(2, 3, 64, 64))
     assert out.defogged.shape == (2, 3, 64, 64)
     assert out.logits_real is None
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "convnext_atto", "hrnet_w18_small", "swin_tiny_patch4_window7_224"])
+def test_defogging_alone_gives_the_same_image_for_less(backbone: str) -> None:
+    net = SJDL(4, 2, backbone, last_stride=2).eval()
+    foggy = torch.rand(1, 3, 224, 224)
+    costs, found = [], []
+    with torch.inference_mode():
+        for defog in (lambda: net(foggy).defogged, lambda: net.defog(foggy)):
+            with FlopCounterMode(display=False) as counter:
+                found.append(defog())
+            costs.append(counter.get_total_flops())
+    assert torch.equal(*found)
+    assert costs[1] < costs[0] if backbone in ("resnet18", "convnext_atto") else costs[1] <= costs[0]
 
 
 def test_the_embedding_needs_no_firm() -> None:
@@ -133,6 +148,9 @@ def test_local_weights_are_loaded_and_nothing_else(tmp_path: Path) -> None:
 def test_a_training_may_begin_with_the_backbone_of_a_run(tmp_path: Path, form: dict[str, bool]) -> None:
     torch.manual_seed(0)
     before = SJDL(3, 2, "test_resnet", last_stride=2, domain_statistics=True, **form)
+    for name, value in before.backbone.named_buffers():
+        if ".real_" in name:
+            value.uniform_(1, 2)
     save_file(before.state_dict(), tmp_path / "weights.safetensors")
     torch.manual_seed(1)
     file = str(tmp_path / "weights.safetensors")
@@ -141,6 +159,10 @@ def test_a_training_may_begin_with_the_backbone_of_a_run(tmp_path: Path, form: d
     assert all(torch.equal(value, expected[key]) for key, value in after.backbone.state_dict().items())
     with pytest.raises(ConfigError, match=r"weights\.safetensors: not of a run with this resnet18"):
         SJDL(7, 0, "resnet18", pretrained=file, **form)
+    told_apart = SJDL(7, 2, "test_resnet", last_stride=2, domain_statistics=True, pretrained=file, **form)
+    assert {".".join(key.split(".")[-1:]) for key in told_apart.backbone.state_dict()} >= {"real_mean", "real_var"}
+    expected = before.backbone.state_dict()
+    assert all(torch.equal(value, expected[key]) for key, value in told_apart.backbone.state_dict().items())
     said = json.dumps({"backbone": "test_resnet", "local_contrast": not form.get("local_contrast", False)})
     save_file(before.state_dict(), file, {"sjdl": said})
     with pytest.raises(
@@ -191,6 +213,10 @@ def test_maps_with_channels_last_are_turned() -> None:
         ({"backbone": "resnet19"}, "timm has no such model"),
         ({"backbone": "resnet18", "pretrained": True}, "pretrained=false"),
         ({"backbone": "convnext_atto", "last_stride": 1}, "last_stride=2"),
+        ({"backbone": "mobilenetv3_small_050", "last_stride": 2, "ibn": True}, "cannot have ibn"),
+        ({"backbone": "test_vit", "transreid": (64, 0), "ibn": True}, "neither ibn nor last_stride=1"),
+        ({"backbone": "test_vit", "transreid": (64, 0), "last_stride": 1}, "neither ibn nor last_stride=1"),
+        ({"backbone": "resnet18", "whole_contrast": True}, "set local_contrast=true"),
     ],
 )
 def test_what_cannot_be_made_is_said(options: dict[str, object], words: str) -> None:

@@ -79,16 +79,19 @@ def test_a_restorer_learns_to_defog_and_every_stage_takes_part() -> None:
         assert psnr(net.defog(foggy), clear) > psnr(foggy, clear) + 4
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize(
+    ("precision", "fog"),
+    [("float32", []), ("float32", ["fog.redraw=true", "fog.noise=10"]), ("bfloat16", []), ("float16", [])],
+)
 def test_a_training_that_was_stopped_goes_on_to_the_same_weights(
-    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
+    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str, fog: list[str]
 ) -> None:
     if precision == "float16":  # whose gradients of weights take the CPU hundreds of times as long
         monkeypatch.setattr(restorer, "WIDTH", 4)
         monkeypatch.setattr(restorer, "WIDER", 4)
     data = fvrid_tools.open_dataset(built)
     changes = ["image_size=32", "p=3", "k=2", "epochs=2", "steps_per_epoch=2", "workers=0", f"precision={precision}"]
-    recipe = read_recipe("default", changes)
+    recipe = read_recipe("default", [*changes, *fog])
     train.train_restorer(data, recipe, tmp_path / "whole")
 
     def stop(stages: list[torch.Tensor], clear: torch.Tensor) -> torch.Tensor:

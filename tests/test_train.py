@@ -637,7 +637,8 @@ def test_every_test_image_can_be_a_query(trained: Path, built: Path, cameras: bo
     size = architecture.image_size
     result = evaluate_dataset(Embedder(net=net, size=size), TestSet(data, queries="all"))
 
-    found = embed(net, image_batches(ImageSet(data, size, foggy), 64, 0, torch.device("cpu"))).astype(np.float64)
+    batches = image_batches(ImageSet(data, size, foggy), 64, 0, torch.device("cpu"))
+    found = embed(net, batches, len(data)).astype(np.float64)
     precisions = []
     for i, query in enumerate(data.rows):
         order = np.argsort(np.linalg.norm(found - found[i], axis=1))

@@ -53,6 +53,13 @@ def test_features_are_of_the_whole_and_of_the_parts_and_know_the_camera() -> Non
     assert torch.allclose(net(images)[-1][:, :width, 0, 0], plain, atol=1e-5)
 
 
+@pytest.mark.parametrize("size", [48, 80])
+def test_patches_that_four_does_not_divide_make_four_parts_too(size: int) -> None:
+    net = TransReID("test_vit", size, 0).eval()
+    assert (size // 16) ** 2 % 4  # 9 and 25 patches
+    assert net(torch.zeros(1, 3, size, size))[-1].shape == (1, net.channels[-1], 1, 1)
+
+
 def test_it_trains_and_is_tested_with_its_cameras(built: Path, built_real: Path, tmp_path: Path) -> None:
     data, real = (fvrid_tools.open_dataset(path) for path in (built, built_real))
     train(data, real, read_recipe("default", CHANGES), tmp_path / "run")
