@@ -50,6 +50,7 @@ from .restorer import Restorer
 from .train import TerminatedError, train, train_restorer
 
 BACKBONE = "backbone.pt"
+_TELLING = ("domain", "image_id", "split", "sha256", "depth", "beta", "airlight")  # of a row, on any machine
 RESULTS, PAGE, FIGURE = "results.json", "ablation.html", "figure.svg"
 VALIDATION_SHARE = 0.25  # of the training vehicles
 
@@ -316,6 +317,7 @@ class RunTask(pool.Task[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]):
             "recipe": to_toml(self.recipe),
             "data": data_sha256(*trained_on),
             "tested": data_sha256(synthetic, real, counterparts),
+            "begun": self._begun(),
         }
         path = self._path(arm)
         stored = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
@@ -325,6 +327,8 @@ class RunTask(pool.Task[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]):
             same = same_run(_unbegun(earlier) if self.begins else earlier, self.asked)
             if not same or before["data"] != inputs["data"]:
                 raise DataError(f"{self.folder} is of another recipe or other data; name another --out.")
+            if None not in (before.get("begun"), inputs["begun"]) and before["begun"] != inputs["begun"]:
+                raise DataError(f"{self.folder} began with another backbone than {self.out} has; name another --out.")
         if stored is None or stored["inputs"]["tested"] != inputs["tested"]:  # other vehicles, or counterparts now
             if not self._is_trained(trained_on):
                 train(synthetic, trained_real, self.recipe, self.folder, counterparts=known, resume=True)
@@ -332,13 +336,21 @@ class RunTask(pool.Task[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]):
             scores = score(self.folder, self.recipe, arm, tests, counterparts, self.out)
             stored = {"inputs": inputs, "scores": scores}
             files.write_atomic(path, json.dumps(stored) + "\n")
-        return {**stored["scores"], "recipe": to_toml(self.asked), "images": self.images()}
+        facts = {"recipe": to_toml(self.asked), "images": self.images(), "begun": stored["inputs"].get("begun")}
+        return {**stored["scores"], **facts}
 
     def images(self) -> str:
-        """A hash of which images are trained on, and of which are tested in what order: the same on every machine."""
+        """A hash of which images, in what fog, are trained on, and of which are tested in what order: the same on every
+        machine."""
         rows = [row for data in self.data.open()[:2] for row in data.rows if row.split is not None]
-        parts = sorted(f"{row.domain} {row.image_id} {row.split}" for row in rows)
+        parts = sorted(" ".join(str(getattr(row, name)) for name in _TELLING) for row in rows)
         return files.sha256_bytes("\n".join(parts).encode())
+
+    def _begun(self) -> str | None:
+        """A hash of the backbone of `_start` that the training begins with; None where it begins otherwise, or that is
+        gone."""
+        path = Path(str(self.recipe.pretrained))
+        return files.sha256_file(path) if self.begins and path.exists() else None
 
     def _path(self, arm: Arm) -> Path:
         return self.folder / f"scores-{arm.tested}.json"
@@ -441,5 +453,5 @@ def write_page(out: Path, results: Results) -> None:
     runs = {name: sorted(of) for name, of in results.items() if of}
     recipe = next(scores["recipe"] for of in results.values() for scores in of.values())
     values = {"title": f"Ablation {out.resolve().name}", "figure": figure, "table": compare.table(lines), "runs": runs}
-    values["protocols"] = compare.protocols(results)
+    values["remarks"] = compare.remarks(results)
     files.write_atomic(out / PAGE, page.render(__package__, "ablation.html.j2", recipe=recipe, **values))

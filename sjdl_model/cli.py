@@ -346,7 +346,7 @@ def ablate(
     """
     from .ablation import PAGE, Data, ablate, write_page
     from .arms import chosen
-    from .compare import compare, protocols, table
+    from .compare import compare, remarks, table
     from .tables import as_text
     from .train import TerminatedError
 
@@ -363,8 +363,8 @@ def ablate(
         if not of:
             click.echo(f"{name} is left out: real fog has no clear images; name their --counterparts.", err=True)
     click.echo(as_text(table(compare(results))))
-    for protocol in protocols(results):
-        click.echo(protocol)
+    for remark in remarks(results):
+        click.echo(remark)
     write_page(out, results)
     click.echo(f"{out / PAGE}")
 

@@ -12,7 +12,7 @@ from scipy.stats import t as student
 
 from fvrid_tools.files import write_atomic
 
-from .config import DataError
+from .config import DataError, from_toml
 from .metrics import bootstrap
 
 Scores = Mapping[str, Mapping[str, Mapping[str, Any]]]  # arm -> seed -> score by name, with the lists of every query's
@@ -68,11 +68,20 @@ def read_results(path: Path) -> Results:
     return found
 
 
-def protocols(results: Scores) -> list[str]:
-    """How the runs were tested, a sentence for each way."""
-    runs = [scores for of in results.values() for scores in of.values()]
+def remarks(results: Scores) -> list[str]:
+    """How the runs were tested, a sentence for each way; and where arms of a seed began with unlike backbones."""
+    runs = [(seed, scores) for of in results.values() for seed, scores in of.items()]
     keys = {domain: f"protocol_{domain}" for domain in ("synthetic", "real")}
-    return sorted({f"{domain}: {run[key]}" for run in runs for domain, key in keys.items() if key in run})
+    tested = sorted({f"{domain}: {run[key]}" for _, run in runs for domain, key in keys.items() if key in run})
+    begun: dict[tuple[str, str, bool], set[str | None]] = {}
+    for seed, run in runs:
+        recipe = from_toml(run["recipe"], f"seed {seed}")
+        begun.setdefault((seed, recipe.backbone, recipe.transreid), set()).add(run.get("begun"))
+    unlike = sorted({seed for (seed, *_), found in begun.items() if len(found) > 1}, key=int)
+    return tested + [
+        f"seed {seed}: not all arms began with the same backbone, trained once; differences are not of exact pairs"
+        for seed in unlike
+    ]
 
 
 def compare(results: Scores, over: str = "baseline") -> list[Line]:

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from safetensors.torch import load_file
 
 import fvrid_tools
-from fvrid_tools import build, sources
+from fvrid_tools import build, manifest, sources
 from fvrid_tools.depth import open_estimator
 from fvrid_tools.fog import PRESETS
 from fvrid_tools.split import write_split
@@ -24,7 +24,7 @@ from sjdl_model import SJDL, losses, transforms
 from sjdl_model.ablation import RESULTS, Data, _open_defogger, _start, ablate, validation_part
 from sjdl_model.arms import STANDARD, TOGETHER, chosen
 from sjdl_model.cli import cli
-from sjdl_model.compare import compare, over_seeds
+from sjdl_model.compare import compare, over_seeds, read_results, remarks
 from sjdl_model.config import ConfigError, DataError, Recipe, read_recipe, to_toml
 from sjdl_model.data import Counterparts, TrainingSet
 from sjdl_model.domains import Domains
@@ -145,6 +145,33 @@ def test_runs_known_from_elsewhere_are_not_repeated(ablated: tuple[list[str], Pa
     broken = CliRunner().invoke(cli, again)
     assert broken.exit_code == 1
     assert "known.json: not the results of an ablation" in broken.output
+
+
+def test_scores_in_other_fog_are_not_taken(ablated: tuple[list[str], Path], built: Path, tmp_path: Path) -> None:
+    arguments, out = ablated
+    thicker = Path(shutil.copytree(built, tmp_path / "thicker"))
+    info = manifest.read_dataset(thicker)
+    rows = [row._replace(beta=row.beta + 1) for row in manifest.read_manifest(thicker)]
+    info["manifest_sha256"] = manifest.write_manifest(thicker, rows)
+    manifest.write_dataset(thicker, info)
+    arguments = [str(thicker) if argument == str(built) else argument for argument in arguments[:-1]]
+    done = CliRunner().invoke(cli, [*arguments, str(tmp_path / "out"), "--known", str(out / "results.json")])
+    assert done.exit_code == 1
+    assert "results.json: headroom is of another recipe or other images" in done.output
+
+
+def test_arms_that_began_with_unlike_backbones_are_no_pairs(ablated: tuple[list[str], Path], tmp_path: Path) -> None:
+    arguments, out = ablated
+    results = read_results(out / "results.json")
+    assert not any("not all arms began" in remark for remark in remarks(results))
+    results["sjdl"]["1"]["begun"] = "another"
+    assert "seed 1: not all arms began with the same backbone" in remarks(results)[-1]
+    copy = Path(shutil.copytree(out, tmp_path / "copy"))
+    with (copy / "start/backbone.pt").open("ab") as file:
+        file.write(b" ")
+    done = CliRunner().invoke(cli, [*arguments[:-1], str(copy)])
+    assert done.exit_code == 1
+    assert "began with another backbone than" in done.output
 
 
 def test_what_is_not_known_is_trained(ablated: tuple[list[str], Path], tmp_path: Path) -> None:
