@@ -29,7 +29,7 @@ from .depth import DepthEstimator, part_of
 from .fog import FogDraw, FogRange, FogSynthesizer, GivenFog
 from .images import Codec, Uint8Image
 from .progress import Progress, silent
-from .records import FvridError, ImageRecord, ImageRefused, Listing, Reject, Row
+from .records import FvridError, ImageRecord, ImageRefused, Listing, Place, Reject, Row
 from .shards import IMAGES_PER_SHARD, SHARD_FORMAT, Shard, ShardWriter, shard_name
 
 PLAN = "build.json"  # lies in the folder while a build is unfinished
@@ -62,6 +62,13 @@ class Recipe:
     @property
     def pairs(self) -> bool:
         return self.fog is None and self.depth is not None
+
+    @property
+    def copied(self) -> dict[str, str]:
+        """The columns of a shard that are the source's files as they are, and what of a record says where these lie."""
+        if self.fog is None:
+            return {"foggy": "place", **({"clear": "clear"} if self.pairs else {})}
+        return {"clear": "place", **({"foggy": "foggy"} if isinstance(self.fog, GivenFog) else {})}
 
     def describe(self) -> dict[str, Any]:
         described: dict[str, Any] = {"domain": self.domain, "seed": self.seed}
@@ -214,7 +221,7 @@ def _prepare(out: Path, recipe: Recipe, command: str) -> None:
         if (before := (out / PLAN).read_text(encoding="utf-8")) != plan:
             how = _how(json.loads(before), command) if before.startswith("{") else ""
             raise FvridError(f"{out} holds an unfinished build of another kind{how}; {_ADVICE}")
-    elif not all(files.is_unfinished(path) for path in out.iterdir()):
+    elif not files.is_empty(out):
         raise FvridError(f"{out} is not empty and holds no dataset; {_ADVICE}")
     else:
         files.write_atomic(out / PLAN, plan)
@@ -341,20 +348,24 @@ class ShardTask(pool.Task[ShardWriter, FinishedShard]):
             return None
 
     def find_changed(self, shard: Shard, rows: list[Row]) -> Path | None:
-        """A source file of another size than the one that is stored; reading all to compare them would take too long.
+        """A source file of another size than the one that is stored, be it a counterpart; reading all to compare them
+        would take too long.
 
         rows: the shard's.  Files that are not there any more, and pictures of shards, are not looked at.
         Raises FvridError where the shard is damaged.
         """
-        found = shard.sizes("foggy" if self.recipe.fog is None else "clear")
-        if len(found) != len(rows):
-            raise FvridError(f"{self.path}: {len(found)} images for {len(rows)} rows; delete it, and run again.")
-        sizes = {(row.source, row.source_path): size for row, size in zip(rows, found, strict=True)}
-        for record in self.records:
-            size = sizes.get((record.source, record.source_path))
-            here = size is not None and record.image is None and record.path.exists()
-            if here and record.path.stat().st_size != size:
-                return record.path
+        for column, place_of in self.recipe.copied.items():
+            found = shard.sizes(column)
+            if len(found) != len(rows):
+                raise FvridError(f"{self.path}: {len(found)} images for {len(rows)} rows; delete it, and run again.")
+            sizes = {(row.source, row.source_path): size for row, size in zip(rows, found, strict=True)}
+            for record in self.records:
+                size = sizes.get((record.source, record.source_path))
+                place: Place | None = getattr(record, place_of)
+                if size is None or not isinstance(place, Path) or not place.exists():
+                    continue
+                if place.stat().st_size != size:
+                    return place
         return None
 
     def make(self, progress: Progress) -> ShardWriter:

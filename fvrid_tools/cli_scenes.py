@@ -61,7 +61,13 @@ def depth_pictures(images: tuple[Path, ...], out: Path, spec: str, refine: Any, 
     required=True,
     help="What fvrid render wrote, best with --wide; may repeat. The word mini stands for the views in the package.",
 )
-@click.option("--out", type=click.Path(path_type=Path), required=True, metavar="FILE.safetensors", help="The weights.")
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    required=True,
+    metavar="FILE.safetensors",
+    help="The weights.",
+)
 @click.option("--epochs", type=click.IntRange(min=1), default=36, show_default=True, help="Of the network by itself.")
 @click.option(
     "--field-epochs", type=click.IntRange(min=0), default=1, show_default=True, help="Of the likelihood of the field."

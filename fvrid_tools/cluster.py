@@ -62,7 +62,8 @@ def run(tasks: Sequence[Task[Made, Done]], address: str, progress: Progress) -> 
 
         def room() -> int:
             """How many tasks more the workers take that are here now: others may have come."""
-            return max(1, _AHEAD * sum(client.nthreads().values()) - len(numbers))
+            threads: int = sum(client.nthreads().values())
+            return max(1, _AHEAD * threads - len(numbers))
 
         running = as_completed(send(room()), loop=client.loop)
         try:

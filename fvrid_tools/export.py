@@ -12,7 +12,7 @@ from typing import Literal
 from . import files, images
 from .dataset import Dataset, Sample
 from .fog import PerDistance
-from .pictures import AUTHORS_NAME
+from .pictures import AUTHORS_NAME, UNFINISHED_EXPORT
 from .progress import Progress, silent
 from .records import FARTHEST_M, FvridError
 
@@ -29,16 +29,18 @@ def export(data: Dataset, form: Format, out: Path, progress: Progress = silent) 
     name stands for.
     "webdataset": <split>-00000.tar ... of <stem>.clear.jpg, .foggy.jpg, .depth.png (16 bit), .json; reproducible.
     Images without a split are under "all". A file whose EXIF says how to turn it is turned. Raises FvridError where
-    `out` is not empty or cannot be written.
+    `out` is not empty or cannot be written. Until all is there a file UNFINISHED says so.
     """
     files.make_folder(out)
-    if any(out.iterdir()):
+    if not files.is_empty(out):
         raise FvridError(f"{out} is not empty; name another --out.")
     try:
+        (out / UNFINISHED_EXPORT).write_text("this export was stopped: delete the folder and run it again\n")
         if form == "folder":
             _export_folder(data, out, progress)
         else:
             _export_webdataset(data, out, progress)
+        (out / UNFINISHED_EXPORT).unlink()
     except OSError as error:
         raise files.not_written(out, error, "delete the folder and run again") from None
     return len(data)

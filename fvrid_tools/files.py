@@ -19,6 +19,7 @@ _UNFINISHED = re.compile(r".+\.[0-9a-f]{8}\.part")  # the name of a file that is
 _NOT_TEXT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # the last are bytes that are not UTF-8
 # of file systems and storage: not to be read, or not meant
 _SYSTEMS = {"lost+found", "$RECYCLE.BIN", "System Volume Information", "@eaDir"}
+_SYSTEMS |= {".DS_Store", "desktop.ini", "Thumbs.db"}
 _INSTALLED = Path(__file__).with_name("manifests")  # where a wheel has the repository's folder
 MANIFESTS = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parents[1] / "manifests"
 
@@ -87,6 +88,11 @@ def is_text(name: str) -> bool:
 def is_unfinished(path: Path) -> bool:
     """Whether this is what a killed writer left, by its name."""
     return _UNFINISHED.fullmatch(path.name) is not None
+
+
+def is_empty(folder: Path) -> bool:
+    """Whether a folder holds nothing but what killed writers, or systems that show folders, leave."""
+    return all(is_unfinished(path) or path.name in _SYSTEMS for path in folder.iterdir())
 
 
 def remove_unfinished(folder: Path) -> None:

@@ -31,6 +31,8 @@ JPEG_QUALITY = 95
 BUSY_BITS = 5  # a pixel, at JPEG_QUALITY; beyond them, as of noise, its error comes near 2 of 255 levels
 BUSY_QUALITY = 98  # of such images, within 1.4 levels
 
+# those of SUFFIXES alone: Pillow would hand a PostScript file, under whatever name, to a program that runs it
+_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF")
 # what Pillow's decoders raise of files that are not whole
 _BROKEN = (
     OSError,
@@ -118,7 +120,7 @@ def _upright(image: Uint8Image, content: bytes) -> Uint8Image:
 def _orientation(content: bytes) -> int:
     """1 is upright."""
     try:
-        with Image.open(io.BytesIO(content)) as file:
+        with Image.open(io.BytesIO(content), formats=_FORMATS) as file:
             return int(file.getexif().get(0x0112, 1))
     except _BROKEN:
         return 1
@@ -149,7 +151,7 @@ def _opened(content: bytes) -> Iterator[Image.Image]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(content)) as image:
+            with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise ImageRefused(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS}")
                 image.load()

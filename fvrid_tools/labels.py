@@ -38,6 +38,7 @@ class Matching(NamedTuple):
     """Which images the labels name: labels by image_id, and those that name none, several, or one named before."""
 
     found: dict[str, Label]
+    paths: dict[str, str]  # of the same, by image_id, which files of two suffixes may share
     unmatched: list[Label]
     ambiguous: list[Label]
     repeated: list[Label]
@@ -98,7 +99,7 @@ def match(labels: Iterable[Label], images: Iterable[ImageRecord | Row]) -> Match
         for label in labels
         if (label.source, (_parts(label.original)[:-1] or [""])[-1]) in folders and label.source not in _UNIQUE_NAMES
     }
-    matching = Matching({}, [], [], [])
+    matching = Matching({}, {}, [], [], [])
     for label in labels:
         *above, name = _parts(label.original)
         candidates = named[label.source, name]
@@ -114,6 +115,7 @@ def match(labels: Iterable[Label], images: Iterable[ImageRecord | Row]) -> Match
             matching.repeated.append(label)
         else:
             matching.found[candidates[0].image_id] = label
+            matching.paths[candidates[0].image_id] = candidates[0].path
     return matching
 
 
@@ -161,7 +163,7 @@ def take_labelled(listings: Sequence[Listing], path: Path, domain: Domain) -> tu
         records = [
             replace(record, source_split=label.split or record.source_split)
             for record in listing.records
-            if (label := matching.found.get(record.image_id))
+            if (label := matching.found.get(record.image_id)) and matching.paths[record.image_id] == record.source_path
         ]
         rejects = [
             Reject(label.source, label.original, f"named in {path.name}, but {why}")

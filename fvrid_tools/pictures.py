@@ -9,6 +9,7 @@ from .records import FvridError, ImageRecord, ImageRefused, InShard, Place
 from .shards import Shard, unpack_depth
 
 AUTHORS_NAME = "predict_depth_gray.png"  # of a depth picture of FVRID's authors, in a folder <stem of the image>
+UNFINISHED_EXPORT = "UNFINISHED"  # a file in a folder of them that is still being written, or was left so
 AUTHORS_STEM = 19  # characters of that stem that their scripts keep: 00000_c001_000001_0
 
 

@@ -4,6 +4,7 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -17,6 +18,9 @@ from .records import FvridError
 
 Made = TypeVar("Made")
 Done = TypeVar("Done")
+
+
+_MOST = 61 if sys.platform == "win32" else 1_000_000  # processes that a pool can wait for
 
 
 class Task(Generic[Made, Done]):
@@ -54,7 +58,7 @@ def _run_in_processes(tasks: Sequence[Task[Made, Done]], workers: int, progress:
     counter, stop = context.Value("q", 0), context.Event()
     reported = 0
     with ProcessPoolExecutor(
-        min(workers, len(tasks)), context, initializer=_start_worker, initargs=(counter, stop)
+        min(workers, len(tasks), _MOST), context, initializer=_start_worker, initargs=(counter, stop)
     ) as pool:
         with _interrupts_held():  # the processes start here, and inherit it: only this one is to be interrupted
             futures = [pool.submit(_run_counted, task) for task in tasks]
@@ -67,8 +71,9 @@ def _run_in_processes(tasks: Sequence[Task[Made, Done]], workers: int, progress:
                 ready: list[Future[Done]] = []
                 with suppress(Empty):
                     ready.append(finished.get(timeout=0.2))
-                progress(counter.value - reported)
-                reported = counter.value
+                count = counter.get_obj().value  # without its lock, which a process that was killed may hold
+                progress(count - reported)
+                reported = count
                 waiting -= len(ready)
                 for future in ready:
                     future.result()  # raises what the task raised, without waiting for the others

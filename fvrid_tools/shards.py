@@ -263,6 +263,9 @@ def _write_table(file: h5py.File, name: str, items: list[Any], text: Iterable[st
     file.create_dataset(name, data=table, **packed).flush()
 
 
+_DAMAGED = (OSError, LookupError, TypeError, ValueError, AttributeError, RuntimeError)  # what h5py and we raise then
+
+
 class Shard:
     """A shard open for reading: where each image lies, and nothing of the images themselves.
 
@@ -274,7 +277,7 @@ class Shard:
         self._blobs: dict[str, tuple[int, NDArray[np.uint64]]] = {}
         try:
             self._identity = _identify(path)
-            with h5py.File(path, "r") as file:
+            with h5py.File(path, "r", locking=False) as file:  # some network disks have no locks; shards never change
                 if file.attrs.get("format") != SHARD_FORMAT:
                     raise FvridError(f"{path}: not a shard of format {SHARD_FORMAT}; rebuild the dataset.")
                 self.plan = str(file.attrs["plan"])
@@ -282,7 +285,7 @@ class Shard:
                     if name in file:
                         start = file[f"{name}/bytes"].id.get_offset() or 0  # None where there are no images
                         self._blobs[name] = start, file[f"{name}/offsets"][:]
-        except (OSError, KeyError) as error:
+        except _DAMAGED as error:
             raise _unreadable(path, error) from None
 
     def has(self, column: str) -> bool:
@@ -309,10 +312,10 @@ class Shard:
     def read_rows(self) -> tuple[list[Row], list[Reject]]:
         """The rows (without split, as the shard does not know it) and the refused records."""
         try:
-            with h5py.File(self.path, "r") as file:
+            with h5py.File(self.path, "r", locking=False) as file:
                 rows = [_to_row(values, self.path.name, i) for i, values in enumerate(_read_table(file, "rows"))]
                 rejects = [Reject(**values) for values in _read_table(file, "rejects")]
-        except (OSError, KeyError) as error:
+        except _DAMAGED as error:
             raise _unreadable(self.path, error) from None
         return rows, rejects
 

@@ -126,7 +126,7 @@ class Backbone(nn.Module):
         """The map of one of the four stages, as `forward` gives it; the later ones are not computed where timm cut the
         model into a sequence, as of ResNets."""
         if type(self.stages) is not FeatureListNet:
-            return self(image)[stage]
+            return self.forward(image)[stage]
         found: Any = self._normal(image)
         last = [*self.stages.return_layers][stage]
         for name, module in self.stages.items():
@@ -136,7 +136,7 @@ class Backbone(nn.Module):
         return self._channels_first(found[0] if isinstance(found, (tuple, list)) else found)
 
     def _channels_first(self, found: Tensor) -> Tensor:
-        last = getattr(self.stages, "output_fmt", "NCHW") == "NHWC"  # as of Swin
+        last: bool = getattr(self.stages, "output_fmt", "NCHW") == "NHWC"  # as of Swin
         return found.permute(0, 3, 1, 2) if last else found
 
     def _normal(self, image: Tensor) -> Tensor:

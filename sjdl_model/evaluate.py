@@ -170,8 +170,10 @@ class TestSet:
         if protocol != "vehicleid":
             try:
                 check_matches(
-                    *(self.labels[part] for part in (self.query, self.gallery)),
-                    *(self.cameras[part] for part in (self.query, self.gallery)),
+                    self.labels[self.query],
+                    self.labels[self.gallery],
+                    self.cameras[self.query],
+                    self.cameras[self.gallery],
                 )
             except DataError as error:
                 raise DataError(f"{dataset.folder}: {error}.") from None

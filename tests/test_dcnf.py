@@ -1,6 +1,8 @@
 """The continuous CRF and its parts, each against another derivation."""
 
 import os
+import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +102,36 @@ def test_superpixels_are_connected_and_cover_the_image(image):
     assert sorted(np.unique(found.labels)) == list(range(found.count))
     assert 20 <= found.count <= 50  # about 60 * 84 / 144
     assert all(label(found.labels == i)[1] == 1 for i in range(found.count))
+
+
+@pytest.mark.parametrize("side", [16, 48, 64])
+def test_a_small_flat_image_has_its_superpixels_too(side):
+    flat = np.full((side, side, 3), 128, np.uint8)
+    region = estimator.region_of(flat)
+    assert Superpixels.of(flat, region).count == pytest.approx((side / region) ** 2, rel=0.3)
+
+
+def test_levins_seeds_are_the_maps_values_at_the_centres(monkeypatch):
+    """The centre of a ring lies in what it goes round."""
+    rows, columns = np.mgrid[-8:9, -8:9]
+    far = np.hypot(rows, columns)
+    nodes = Superpixels(np.where(far < 4, 0, np.where(far < 7, 1, 2)), 3)
+    seen = []
+    monkeypatch.setattr(refine, "colorize", lambda image, seeds: seen.append(seeds) or np.ones(seeds.shape))
+    image = np.zeros((17, 17, 3), np.uint8)
+    estimator.to_pixels(image, image, nodes, np.array([0.25, 0.5, 0.75]), "levin")
+    assert np.isfinite(seen[0]).sum() == 1
+    assert seen[0][8, 8] == pytest.approx(81**0.25)
+
+
+def test_the_packages_weights_are_those_of_the_machine_that_works(tmp_path, monkeypatch):
+    sent = pickle.dumps(estimator.DCNF())
+    shutil.copy(estimator.WEIGHTS, tmp_path / "dcnf.safetensors")
+    monkeypatch.setattr(estimator, "WEIGHTS", tmp_path / "dcnf.safetensors")
+    there = pickle.loads(sent)
+    assert there.name == "dcnf"
+    assert str(Path(estimator.__file__).parent).encode() not in sent
+    assert there.versions["dcnf.safetensors"]
 
 
 def test_parts_of_superpixels_by_loops(image):

@@ -1,5 +1,6 @@
 import csv
 import re
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -11,9 +12,9 @@ from PIL import Image
 import fvrid_tools
 from fvrid_tools import build, images, sources
 from fvrid_tools.depth import open_estimator
-from fvrid_tools.export import export
+from fvrid_tools.export import Format, export
 from fvrid_tools.fog import PRESETS
-from fvrid_tools.pictures import AUTHORS_NAME
+from fvrid_tools.pictures import AUTHORS_NAME, UNFINISHED_EXPORT
 from fvrid_tools.records import FvridError
 
 
@@ -96,6 +97,26 @@ def test_an_occupied_folder_is_refused(built: Path, tmp_path: Path) -> None:
     (tmp_path / "x").write_text("")
     with pytest.raises(FvridError, match="is not empty"):
         export(fvrid_tools.open_dataset(built), "folder", tmp_path)
+
+
+@pytest.mark.parametrize("form", ["folder", "webdataset"])
+def test_an_export_that_was_stopped_is_not_taken_for_whole(built: Path, tmp_path: Path, form: Format) -> None:
+    data, out = fvrid_tools.open_dataset(built), tmp_path / "out"
+    out.mkdir()
+    (out / ".DS_Store").touch()  # which a file manager leaves where it looks
+
+    def stop(done: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        export(data, form, out, stop)
+    assert (out / UNFINISHED_EXPORT).exists()
+    if form == "folder":
+        with pytest.raises(FvridError, match="export was stopped while it wrote this"):
+            sources.read_source("fvrid", out)
+    shutil.rmtree(out)
+    assert export(data, form, out) == 48
+    assert not (out / UNFINISHED_EXPORT).exists()
 
 
 def test_pictures_that_are_to_be_turned_are_turned(tmp_path: Path) -> None:

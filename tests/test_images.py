@@ -3,7 +3,7 @@ import io
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image, ImageOps
+from PIL import EpsImagePlugin, Image, ImageOps
 
 from fvrid_tools import images
 from fvrid_tools.records import ImageRefused
@@ -127,6 +127,17 @@ def test_a_file_cut_off_is_refused(form: str) -> None:
 @pytest.mark.parametrize("content", [b"", b"hello, I am text", b"\xff\xd8\xff\xe0 and then nothing", b"\x00" * 1000])
 def test_what_is_no_image_is_refused(content: bytes) -> None:
     with pytest.raises(ImageRefused):
+        images.decode(content)
+
+
+@pytest.mark.parametrize("form", ["GIF", "EPS", "PPM"])
+def test_formats_that_no_suffix_stands_for_are_not_even_tried(
+    photo: np.ndarray, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A PostScript file named .jpg would be run."""
+    content = file_of(photo, form)
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_, **__: pytest.fail("the file was run"))
+    with pytest.raises(ImageRefused, match="not an image"):
         images.decode(content)
 
 

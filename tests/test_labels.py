@@ -7,7 +7,7 @@ import pytest
 from fvrid_tools import labels, sources
 from fvrid_tools.labels import Label
 from fvrid_tools.manifest import read_manifest
-from fvrid_tools.records import FvridError, ImageRecord, Row
+from fvrid_tools.records import FvridError, ImageRecord, Listing, Row
 from fvrid_tools.split import assign_splits, write_split
 
 HEAD = "IMG,NAME,SOURCE,SAVE,ORI_NAME\n"
@@ -107,6 +107,13 @@ def test_the_very_path_comes_before_others() -> None:
     assert list(matching.found) == [images[0].image_id, images[3].image_id, images[1].image_id]
     again = labels.match([label("v/a.bmp")], images)
     assert again.ambiguous == [label("v/a.bmp")]
+
+
+def test_of_two_files_with_one_id_the_named_one_is_taken(tmp_path: Path) -> None:
+    listing = Listing([image("v/a.jpg"), image("v/a.png")], [], "", source="veri-wild")
+    path = write(tmp_path / "one.csv", "i,n,Veriwild,FVRID_real,v/a.png")
+    (taken,), _ = labels.take_labelled([listing], path, "real")
+    assert [record.source_path for record in taken.records] == ["v/a.png"]
 
 
 def test_a_label_finds_nothing_in_another_source() -> None:

@@ -1,3 +1,4 @@
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,28 @@ def test_what_is_no_shard_is_one_sentence(tmp_path: Path, content: bytes | str |
         path.write_bytes(whole[: len(whole) // 2] if isinstance(content, str) else content)
     with pytest.raises(FvridError, match=r"shard-00000\.h5"):
         Shard(path)
+
+
+def test_a_shard_of_other_columns_is_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "shard-00000.h5"
+    write(path)
+    with h5py.File(path, "r+") as file:
+        del file["rows"]
+        file["rows"] = np.array([(b"\xff", 1)], [("image_id", "S4"), ("wheels", "i4")])
+    with pytest.raises(FvridError, match=r"shard-00000\.h5: not a readable shard"):
+        Shard(path).read_rows()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no flock")
+def test_a_shard_is_read_without_a_lock(tmp_path: Path) -> None:
+    """Network disks that have none fail at it as one does that is taken."""
+    import fcntl
+
+    path = tmp_path / "shard-00000.h5"
+    write(path)
+    with path.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert len(Shard(path).read_rows()[0]) == 3
 
 
 def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,6 +77,21 @@ def test_second_version_images_lie_in_folders_of_their_own(tree: Path, place: st
     assert "All_gallery.txt" in listing.summary
 
 
+def test_second_version_lists_that_contradict_are_named(tree: Path) -> None:
+    (tree / "test_split_V2").mkdir()
+    for name, vehicle in (("A_gallery", 1), ("All_gallery", 9)):
+        (tree / f"test_split_V2/{name}.txt").write_text(f"gallery_final/x.jpg {vehicle}\n")
+    (tree / "gallery/gallery_final").mkdir(parents=True)
+    (tree / "gallery/gallery_final/x.jpg").touch()
+    with pytest.raises(
+        FvridError, match=r"All_gallery\.txt, line 1: gallery_final/x\.jpg is of vehicle 9 here, but of 1"
+    ):
+        sources.read_source("veri-wild", tree)
+    (tree / "test_split_V2/A_gallery.txt").unlink()
+    (tree / "gallery/gallery_final/y.jpg").touch()
+    assert "1 on disk but not listed" in sources.read_source("veri-wild", tree).summary
+
+
 def test_parts_that_were_unpacked_one_by_one_are_read(tree: Path) -> None:
     before = sources.read_source("veri-wild", tree)
     (tree / "images.part02/images").mkdir(parents=True)

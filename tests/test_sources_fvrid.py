@@ -9,9 +9,11 @@ from mini_layouts import jpeg, picture
 from PIL import Image
 
 import fvrid_tools
-from fvrid_tools import images, pictures, sources
+from fvrid_tools import build, images, pictures, sources
 from fvrid_tools.cli import cli
+from fvrid_tools.depth import open_estimator
 from fvrid_tools.export import export
+from fvrid_tools.fog import GivenFog
 from fvrid_tools.pictures import AUTHORS_NAME
 from fvrid_tools.records import FvridError, ImageRecord, ImageRefused, OptionError, Part
 
@@ -202,6 +204,27 @@ def test_what_fvrid_exports_is_read_again(built: Path, tmp_path: Path) -> None:
 
 def record_of(folder: Path) -> ImageRecord:
     return ImageRecord("a", "fvrid", "a.jpg", "a", None, None, folder, depth=folder / "d.png", foggy=folder / "f.jpg")
+
+
+def test_foggy_files_that_changed_are_noticed(tmp_path: Path) -> None:
+    """As when the authors' fog, which draws anew, is made again."""
+    root = tmp_path / "fvrid"
+    for kind, level in (("clear", 90), ("foggy", 160)):
+        (root / f"train_{kind}").mkdir(parents=True)
+        for i in range(2):
+            picture = images.encode(np.full((40, 50, 3), level + i, np.uint8))
+            (root / f"train_{kind}/00000_c001_{i:06d}_0.jpg").write_bytes(picture)
+    recipe = build.Recipe(depth=open_estimator("planar"), fog=GivenFog())
+
+    def run() -> build.BuildSummary:
+        return build.build([sources.read_source("fvrid", root)], tmp_path / "out", recipe)
+
+    run()
+    assert run().reused == 2
+    other = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
+    (root / "train_foggy/00000_c001_000001_0.jpg").write_bytes(images.encode(other))
+    with pytest.raises(FvridError, match=r"train_foggy/00000_c001_000001_0\.jpg: not the file that"):
+        run()
 
 
 def test_eight_bit_depth_of_another_size_is_resized_and_of_the_images_size_exact(tmp_path: Path) -> None:

@@ -59,9 +59,9 @@ def open_estimator(spec: str, refine: Refinement | None = None, polarity: Polari
 
 
 def _dcnf(argument: str, refine: Refinement = "guided") -> DepthEstimator:
-    from .dcnf.estimator import DCNF, WEIGHTS
+    from .dcnf.estimator import DCNF
 
-    estimator = DCNF(Path(argument) if argument else WEIGHTS, refine)
+    estimator = DCNF(Path(argument) if argument else None, refine)
     estimator.load()
     return estimator
 

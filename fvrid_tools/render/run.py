@@ -101,7 +101,7 @@ def _prepare(out: Path, recipe: Recipe) -> None:
     if path.exists():
         if path.read_bytes() != content.encode():
             raise FvridError(f"{out} holds a render of another recipe or version (see {path}); name another --out.")
-    elif not all(files.is_unfinished(entry) for entry in out.iterdir()):
+    elif not files.is_empty(out):
         raise FvridError(f"{out} is not empty and holds no render; name another --out.")
     else:
         files.write_atomic(path, content)

@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from ..pictures import AUTHORS_NAME, AUTHORS_STEM
+from ..pictures import AUTHORS_NAME, AUTHORS_STEM, UNFINISHED_EXPORT
 from ..records import FvridError, ImageRecord, Listing, Part, Reject
 from . import recognise
 from .folder import count, image_paths
@@ -38,9 +38,11 @@ def read(root: Path, part: Part) -> Listing:
     real fog.
 
     A foggy image without a clear one of its name becomes a reject.
-    Raises FvridError where `root` is another dataset, or does not hold the part.
+    Raises FvridError where `root` is another dataset, an export that was stopped, or does not hold the part.
     """
     recognise.check(root, SOURCE)
+    if (root / UNFINISHED_EXPORT).exists():
+        raise FvridError(f"{root}: fvrid export was stopped while it wrote this; delete it, and run that again.")
     return _read_real(root) if part == "real" else _read_synthetic(root)
 
 

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from ..records import Listing, Reject
+from ..records import FvridError, Listing, Reject
 from . import recognise
 from .folder import image_paths
 from .lists import NAME, SUFFIX, Entry, Found, bad_line, find_images, folder_of, join, key_of, lines, texts
@@ -103,13 +103,20 @@ def _read_second(root: Path, found: Found, cameras: Mapping[str, str]) -> tuple[
                 continue
             places = (stem, f"{phase}/{stem}", f"{phase}/{phase}/{stem}")
             place = next((place for place in places if place in on_disk), stem)
-            image_id = f"{SOURCE}/{place}"
-            entries[image_id] = Entry("test", f"v2-{cells[1]}")
+            image_id, entry = f"{SOURCE}/{place}", Entry("test", f"v2-{cells[1]}")
+            if (earlier := entries.setdefault(image_id, entry)) != entry:
+                raise FvridError(
+                    f"{path}, line {number}: {cells[0]} is of vehicle {cells[1]} here, but of"
+                    f" {earlier.vehicle_id.removeprefix('v2-')} in another list; keep only one of the two."
+                )
             if place in on_disk:
                 placed[image_id] = on_disk[place]
     if not placed:
         entries = {image_id: entry for image_id, entry in entries.items() if image_id in found.paths}
     others = {image_id: path for image_id, path in found.paths.items() if path not in own}
+    if placed:  # what is in no list is on disk all the same, and counted so
+        listed = set(placed.values())
+        others |= {f"{SOURCE}/{stem}": path for stem, path in on_disk.items() if path not in listed}
     return entries, Found(others | placed, [reject for reject in found.passed if reject.source_path not in own])
 
 

@@ -37,25 +37,25 @@ _ORIGINAL_LARGEST, _ORIGINAL_REGION = 600, 16  # of the original's outdoor model
 class DCNF:
     """Our network, of a safetensors file; the package has one."""
 
-    weights: Path = WEIGHTS
+    weights: Path | None = None  # None: the package's, wherever that lies on the machine that works
     refine: Refinement = "guided"
 
     @property
     def name(self) -> str:
-        spec = "dcnf" if self.weights == WEIGHTS else shlex.quote(f"dcnf:{self.weights}")
+        spec = "dcnf" if self.weights is None else shlex.quote(f"dcnf:{self.weights}")
         return spec + ("" if self.refine == "guided" else f" --refine {self.refine}")
 
     @property
     def versions(self) -> dict[str, str]:
-        return _versions(self.weights)
+        return _versions(self.weights or WEIGHTS)
 
     def load(self) -> None:
         """Read the file now. Raises FvridError where the weights are not ours."""
-        _load(self.weights)
+        _load(self.weights or WEIGHTS)
 
     def predict(self, image: Uint8Image, record: ImageRecord) -> FloatArray:
         """(H, W, 3) -> (H, W) float32. Raises FvridError where the weights are not ours."""
-        net, device = _load(self.weights)
+        net, device = _load(self.weights or WEIGHTS)
         small = images.shrink(image, _LARGEST)
         nodes = Superpixels.of(small, region_of(small))
         with inference():
@@ -133,7 +133,8 @@ def to_pixels(
     d = d.clip(0, 1)
     if how == "levin":  # solved in metres, as the original does
         seeds = np.full(small.shape[:2], np.nan)
-        seeds[tuple(nodes.centres().T)] = FARTHEST_M**d
+        rows, columns = nodes.centres().T
+        seeds[rows, columns] = FARTHEST_M ** d[nodes.labels[rows, columns]]
         found = depth_of(refine.colorize(small, seeds))
     elif how == "guided":
         fine = images.shrink(image, _FINEST)

@@ -134,7 +134,7 @@ def _sides(value: Any) -> tuple[int, int, int, int]:
 def _read(path: Path) -> dict[str, Any]:
     """The structure as dicts, lists, strings and arrays in MATLAB's order of dimensions."""
     if h5py.is_hdf5(path):
-        with h5py.File(path, "r") as file:
+        with h5py.File(path, "r", locking=False) as file:
             found = _from_hdf5(file, file[_MODEL])
     else:
         found = _from_struct(loadmat(str(path), struct_as_record=True)[_MODEL])

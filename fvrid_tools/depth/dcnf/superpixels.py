@@ -13,6 +13,7 @@ REGION = 16  # pixels a side of an average superpixel, as in the outdoor model
 Doubles = NDArray[np.float64]
 _COMPACTNESS = 0.1**0.5  # VLFeat's regularizer 0.1, on RGB in [0, 1]
 _SMALLEST = 10  # pixels
+_SMALLEST_SHARE = 0.25  # of an average one, where that has fewer than 40: else most of a small image's would be merged
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class Superpixels:
             convert2lab=False,
             sigma=0,
             max_num_iter=20,
-            min_size_factor=_SMALLEST / region**2,
+            min_size_factor=min(_SMALLEST / region**2, _SMALLEST_SHARE),
             enforce_connectivity=True,
             start_label=0,
         )
@@ -51,10 +52,10 @@ class Superpixels:
         return np.asarray(sums / self.areas()[:, None], np.float64)
 
     def centres(self) -> NDArray[np.int64]:
-        """Row and column of the pixel nearest to each centroid, (n, 2)."""
+        """Row and column of the pixel nearest to each centroid, the later of two, (n, 2); it may lie in another."""
         height, width = self.labels.shape
         rows, columns = np.mgrid[:height, :width]
-        return np.rint(self.mean(np.stack([rows, columns], -1).astype(np.float64))).astype(np.int64)
+        return np.floor(self.mean(np.stack([rows, columns], -1).astype(np.float64)) + 0.5).astype(np.int64)
 
     def boxes(self) -> NDArray[np.int64]:
         """First and last row, first and last column of each, (n, 4)."""
