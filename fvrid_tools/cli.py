@@ -355,6 +355,13 @@ def _build(
     metavar="DATA",
     help="Another dataset, of the same vehicles, that is split: here the same are tested.",
 )
+@click.option(
+    "--test-list",
+    type=click.Path(path_type=Path),
+    metavar="TXT",
+    help="One of the source's own test sets: VERI-Wild's test_3000.txt, with the queries of test_3000_query.txt beside"
+    " it, VehicleID's test_list_800.txt, ... Other test images are in no split.",
+)
 @SEED
 def split(
     data: Path,
@@ -363,6 +370,7 @@ def split(
     labels: Path | None,
     recipe: str | None,
     like: Path | None,
+    test_list: Path | None,
     seed: int,
 ) -> None:
     """Part vehicles into training and test, and test images into query (one a vehicle) and gallery."""
@@ -374,7 +382,11 @@ def split(
         raise OptionError("--labels and --recipe: the one names images, the other draws them; give one.")
     if like and (labels or recipe):
         raise OptionError("--like: --labels and --recipe name the vehicles themselves; leave it out.")
-    said = write_split(data, seed, test_share, not ignore_lists, labels, recipe, like)
+    if test_list and (labels or recipe or like or ignore_lists):
+        raise OptionError(
+            "--test-list goes with the source's own lists; leave --labels, --recipe, --like, --ignore-lists out."
+        )
+    said = write_split(data, seed, test_share, not ignore_lists, labels, recipe, like, test_list)
     if said:
         click.echo(said, err=True)
     finished = open_dataset(data)

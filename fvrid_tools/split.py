@@ -13,6 +13,7 @@ from . import files, manifest
 from .labels import split_as_labelled
 from .quotas import draw, lot, read_recipe
 from .records import SPLITS, FvridError, Row
+from .testsets import listed_test
 
 Identity = tuple[str, str]
 TEST_SHARE = 0.25  # of the vehicles, where the source's lists do not say; the paper has 1000 of 4000
@@ -91,12 +92,14 @@ def write_split(
     labels: Path | None = None,
     recipe: str | None = None,
     like: Path | None = None,
+    test_list: Path | None = None,
 ) -> str:
     """Split the dataset in `folder`: rewrites manifest.csv and dataset.json, never a shard. Returns what to tell.
 
     By `labels`, an FVRID_Label.csv, or by `recipe`, counts to draw, images that these do not take are in no split.
     like: another dataset, of the same vehicles, that is split already.
-    Raises FvridError where there is no dataset, or no vehicle can be tested.
+    test_list: one of a source's own, which names what is tested; other test images are in no split.
+    Raises FvridError where there is no dataset, no vehicle can be tested, or the list names none of its images.
     """
     manifest.read_dataset(folder)  # there is one
     with files.alone_in(folder):
@@ -117,6 +120,10 @@ def write_split(
             info["split"] = {"seed": seed, "test_share": test_share, "use_lists": use_lists}
             if like is not None:
                 info["split"]["like"] = manifest.read_dataset(like)["manifest_sha256"]
+            if test_list is not None:
+                tested_images, said = listed_test(rows, test_list, seed)
+                split = {image_id: place for image_id, place in split.items() if place == "train"} | tested_images
+                info["split"]["test_list"] = {"name": test_list.name, "sha256": files.sha256_file(test_list)}
         if "query" not in split.values():
             if labels is not None or recipe is not None:
                 raise FvridError(f"{folder}: {labels or recipe} names no query image of this dataset; name another.")

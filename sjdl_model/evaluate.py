@@ -234,7 +234,9 @@ class TestSet:
             gallery = len(np.unique(self.labels))
             queries, unmatched = queries // FOLDS, unmatched // FOLDS
         one = "a random image of each test vehicle is the query"
-        if queries > vehicles:  # as a source's own lists may have it
+        if listed := (self.data.info.get("split") or {}).get("test_list"):
+            one = f"the {queries} queries of {listed['name']}"
+        elif queries > vehicles:  # as a source's own lists may have it
             one = f"{queries} images of {vehicles} test vehicles are the queries"
         chosen = "every test image is a query against all others" if self._every else f"{one}, the rest gallery"
         seen = f"{images} images" if images == gallery_images else f"{images} queries, {gallery_images} gallery"

@@ -1,15 +1,19 @@
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 
+import numpy as np
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fvrid_tools import manifest
+from fvrid_tools import manifest, open_dataset
+from fvrid_tools.cli import cli
 from fvrid_tools.records import FvridError, Row
 from fvrid_tools.split import assign_splits, write_split
 from fvrid_tools.verify import find_problems
+from sjdl_model.evaluate import TestSet
 
 
 def rows_of(vehicles: list[int], source_split: str | None = None, source: str = "s") -> list[Row]:
@@ -55,6 +59,41 @@ def test_the_sources_own_lists_are_followed_unless_told_otherwise() -> None:
     assert all((place == "train") == name.startswith("b/") for name, place in split.items())
     drawn = assign_splits(rows, 0, use_lists=False)
     assert Counter(name[0] for name, place in drawn.items() if place == "query") == {"a": 5, "b": 5}
+
+
+def test_one_of_the_sources_own_test_sets_is_tested_alone(copy: Path, tmp_path: Path) -> None:
+    write_split(copy, 0)
+    before = {row.image_id: row for row in manifest.read_manifest(copy)}
+    tested = defaultdict(list)
+    for row in before.values():
+        if row.split != "train":
+            tested[row.vehicle_id].append(row.image_id.removeprefix("veri-wild/"))
+    first, second, third = tested.values()
+    (tmp_path / "test_7.txt").write_text("".join(f"{name}.jpg 0 1\n" for name in [*first[1:], *second[1:], "9/9"]))
+    (tmp_path / "test_7_query.txt").write_text(f"{first[0]}\n{second[0]}\n{second[1]}\n")
+    result = CliRunner().invoke(cli, ["split", str(copy), "--test-list", str(tmp_path / "test_7.txt")])
+    assert result.exit_code == 0, result.output
+    assert "3 queries, named by test_7_query.txt, 5 gallery images; 1 that it names are not" in result.stderr
+    split = {row.image_id.removeprefix("veri-wild/"): row.split for row in manifest.read_manifest(copy)}
+    assert {name for name, place in split.items() if place == "query"} == {first[0], second[0], second[1]}
+    assert {name for name, place in split.items() if place == "gallery"} == {*first[1:], *second[2:]}
+    assert [split[name] for name in third] == [None] * len(third)
+    train = {name for name, row in before.items() if row.split == "train"}
+    assert train == {f"veri-wild/{name}" for name, place in split.items() if place == "train"}
+    assert not find_problems(copy)
+    test = TestSet(open_dataset(copy))
+    rows = np.eye(len(test.data), dtype=np.float32)
+    assert "the 3 queries of test_7.txt, the rest gallery" in test.result(test.score(rows, rows), "foggy").protocol
+
+    (tmp_path / "test_7_query.txt").unlink()
+    said = write_split(copy, 0, test_list=tmp_path / "test_7.txt")
+    assert "2 queries, drawn, one a vehicle" in said
+    with pytest.raises(FvridError, match=r"names queries alone; name test_7\.txt"):
+        write_split(copy, 0, test_list=tmp_path / "test_7_query.txt")
+    (tmp_path / "other.txt").write_text("1.jpg\n")
+    with pytest.raises(FvridError, match="names no image of this dataset"):
+        write_split(copy, 0, test_list=tmp_path / "other.txt")
+    assert CliRunner().invoke(cli, ["split", str(copy), "--test-list", "x", "--ignore-lists"]).exit_code == 2
 
 
 def test_the_same_name_in_two_sources_is_two_vehicles() -> None:
