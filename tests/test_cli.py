@@ -1,5 +1,8 @@
 import errno
 import json
+import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -61,7 +64,7 @@ def test_help_waits_for_no_heavy_import(module: str) -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
-def test_the_readmes_commands_work(laid_out: Path, tmp_path: Path) -> None:
+def test_a_dataset_goes_through_every_command(laid_out: Path, tmp_path: Path) -> None:
     out = tmp_path / "syn"
     result = run("build-syn", "--src", "veri-wild", "--root", laid_out / "clear", "--out", out)
     assert result.exit_code == 0, result.output
@@ -74,6 +77,68 @@ def test_the_readmes_commands_work(laid_out: Path, tmp_path: Path) -> None:
     assert "9/36" in run("stats", out).stdout
     assert run("report", out, "-o", tmp_path / "page.html").exit_code == 0
     assert run("export", out, "--format", "folder", "--out", tmp_path / "folder").exit_code == 0
+
+
+def commands(text: str) -> list[tuple[str, str]]:
+    """Program and arguments of what Markdown has in blocks for a shell, fenced or indented."""
+    joined = re.sub(r"\\\n\s*", "", text)
+    fenced = re.findall(r"^ *```\n(.*?)^ *```", joined, re.DOTALL | re.MULTILINE)
+    indented = re.findall(r"^    .*$", joined, re.MULTILINE)
+    return re.findall(r"\.venv/bin/(fvrid|sjdl) (.*?)(?= +#|&&|;|\n|$)", "\n".join([*fenced, *indented]))
+
+
+@pytest.mark.parametrize("file", ["README.md", "docs/results.md"])
+def test_commands_in_the_documents_are_such_that_could_be_given(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    found = commands((ROOT / file).read_text())
+    assert found
+    for program, said in found:
+        said = re.sub(r"\$\(.*?\)(?!=)", "RUN", said).replace(" ...", " --data D --real R --out O")
+        command, arguments = {"fvrid": fvrid, "sjdl": sjdl}[program], shlex.split(said)
+        while isinstance(command, click.Group) and arguments and arguments[0] in command.commands:
+            command, arguments = command.commands[arguments[0]], arguments[1:]
+        command.make_context(said, arguments, resilient_parsing=False)  # click's own error otherwise
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="no make here")
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ([], "train --data data/fvrid-syn --recipe default --run runs/default"),
+        (["DATA=data/own"], "train --data data/own --recipe default --run runs/default"),
+        (
+            ["DATA=data/own", "REAL=data/own-fog", "RUN=runs/own"],
+            "train --data data/own --real data/own-fog --recipe default --run runs/own",
+        ),
+        (
+            ["RECIPE=demo", "SET=epochs=4 k=2", "RESUME=1"],
+            "train --resume --data data/fvrid-syn --recipe demo --run runs/demo --set epochs=4 --set k=2",
+        ),
+        (
+            ["GPUS=4"],
+            "--nproc-per-node 4 -m -- sjdl_model train --data data/fvrid-syn --recipe default --run runs/default",
+        ),
+    ],
+)
+def test_make_train_says_what_is_asked_for(tmp_path: Path, given: list[str], expected: str) -> None:
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    (tmp_path / ".venv").mkdir()
+    for name in ("setup.cfg", "pyproject.toml", ".venv/installed"):  # installed, as it is the latest
+        (tmp_path / name).touch()
+    (tmp_path / "data/fvrid-syn").mkdir(parents=True)
+
+    def said(*arguments: str) -> str:
+        command = ["make", "--dry-run", "train", *arguments]
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+        return " ".join(done.stdout.replace("\\\n", " ").split())
+
+    assert said(*given).endswith(expected)
+    (tmp_path / "data/fvrid-real").mkdir()
+    (tmp_path / "data/fvrid-real/dataset.json").touch()
+    with_real = "--data data/fvrid-syn --real data/fvrid-real"  # taken with FVRID_Syn, and with no other
+    assert said(*given).endswith(expected.replace("--data data/fvrid-syn", with_real))
+    assert "--real" not in said(*given, "REAL=")
 
 
 def test_build_real_and_pattern(laid_out: Path, tmp_path: Path) -> None:
@@ -133,7 +198,7 @@ def test_a_recipe_whose_images_cannot_be_used_says_so(laid_out: Path, tmp_path: 
     assert f"{41 - built} of them drawn by --recipe, whose counts are missed" in result.stdout
 
 
-def test_fog_that_a_source_brings_is_stored_as_it_is(tmp_path: Path) -> None:
+def test_fog_that_a_source_brings_takes_no_options_of_fog_that_is_made(tmp_path: Path) -> None:
     layouts.write(tmp_path, layouts.FVRID)
     for option in (("--codec", "jpeg"), ("--max-density", "0.5")):
         result = run("build-syn", "--src", "fvrid", "--root", tmp_path, "--out", tmp_path / "out", *option)
@@ -152,9 +217,29 @@ def test_real_images_are_those_in_fog(laid_out: Path, tmp_path: Path) -> None:
     assert {row.image_id for row in foggy.rows} == dense
     assert 0 < len(foggy) < len(every)
     assert foggy.info["command"].endswith("--min-density 0.25 --seed 0")
+    source = ("build-syn", "--src", "folder", "--root", laid_out, *pattern, "--depth", "planar", "--out")
+    result = run(*source, tmp_path / "clear", "--max-density", "0.25")
+    assert result.exit_code == 0, result.output
+    clear = fvrid_tools.open_dataset(tmp_path / "clear")
+    assert {row.image_id for row in clear.rows} == {row.image_id for row in every.rows} - dense
+    assert clear.info["max_density"] == 0.25
+    assert "--max-density 0.25" in clear.info["command"]
+    assert (tmp_path / "clear" / manifest.REJECTS).read_text().count("foggy already: its fog density is") == len(dense)
     refused = run("build-real", "--src", "veri-wild", *pattern, "--out", tmp_path / "x")
     assert refused.exit_code == 2
     assert "for --src folder" in " ".join(refused.output.split())
+
+
+def test_a_split_like_another(copy: Path, built: Path, tmp_path: Path) -> None:
+    assert run("split", copy, "--ignore-lists", "--seed", "7").exit_code == 0
+    wanted = {row.identity for row in manifest.read_manifest(built) if row.split != "train"}
+    assert {row.identity for row in manifest.read_manifest(copy) if row.split != "train"} != wanted
+    result = run("split", copy, "--like", built)
+    assert result.exit_code == 0, result.output
+    assert {row.identity for row in manifest.read_manifest(copy) if row.split != "train"} == wanted
+    result = run("split", copy, "--like", built, "--labels", tmp_path / "x.csv")
+    assert result.exit_code == 2
+    assert "--labels and --recipe name the vehicles themselves" in " ".join(result.output.split())
 
 
 def test_verify_names_what_is_wrong_and_exits_1(copy: Path) -> None:
@@ -276,6 +361,8 @@ def test_progress_goes_to_stderr_and_data_to_stdout(built: Path, tmp_path: Path)
     changes = [f"--set={change}" for change in (*options, "workers=0")]
     result = run("train", "--data", built, "--run", tmp_path / "r", *changes, program=sjdl)
     assert result.stdout == f"{tmp_path / 'r/report.html'}\n"
+    assert f"synthetic: 36 images of 9 vehicles of veri-wild in {built}" in result.stderr
+    assert "no --real: trained on synthetic images alone" in result.stderr
     assert "synthetic/triplet" in result.stderr
     result = run("eval", "--run", tmp_path / "r", "--data", built, "--json", "--workers", "0", program=sjdl)
     assert 0 < json.loads(result.stdout)["mAP"] <= 1

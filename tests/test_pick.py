@@ -13,6 +13,7 @@ import mini_layouts
 import pytest
 from click.testing import CliRunner
 
+import fvrid_tools
 from fvrid_tools import density, images
 from fvrid_tools.cli import cli
 from fvrid_tools.pick import Picked, pick
@@ -179,6 +180,22 @@ def test_what_is_ticked_is_saved_and_read_back(picked: Path, chromium: str, tmp_
             }
             for row in wanted
         ]
+
+
+def test_a_build_takes_what_is_picked(picked: Path, mixed: Path, tmp_path: Path) -> None:
+    """As the page saves it, without a browser; names that are odd too."""
+    rows = rows_of(picked / "density.csv")[:5]
+    with (tmp_path / "picked.csv").open("w", newline="", encoding="utf-8") as file:
+        lines = csv.writer(file)
+        lines.writerow(("IMG", "NAME", "SOURCE", "SAVE", "ORI_NAME", "density"))
+        for row in rows:
+            name, path = row["ORI_NAME"].rpartition("/")[2], row["ORI_NAME"]
+            lines.writerow((name, row["vehicle_id"], "folder", "FVRID_real", path, row["density"]))
+    command = ["build-real", "--src", "folder", "--root", str(mixed), "--pattern", PATTERN, "--labels"]
+    done = CliRunner().invoke(cli, [*command, str(tmp_path / "picked.csv"), "--out", str(tmp_path / "real")])
+    assert done.exit_code == 0, done.output
+    built = fvrid_tools.open_dataset(tmp_path / "real").rows
+    assert {row.source_path for row in built} == {row["ORI_NAME"] for row in rows}
 
 
 def test_filters_keys_vehicles_and_a_reload(picked: Path, chromium: str, tmp_path: Path) -> None:

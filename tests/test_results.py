@@ -394,6 +394,8 @@ def test_weights_alone_are_scored_like_a_run(studied: Path, built: Path, tmp_pat
     (tmp_path / "bare").mkdir()
     shutil.copy(studied / "weights.safetensors", tmp_path / "bare")
     result = evaluate_run(tmp_path / "bare", fvrid_tools.open_dataset(built))
+    assert result == evaluate_run(Path(shutil.copytree(studied, tmp_path / "run")), fvrid_tools.open_dataset(built))
+    assert result == evaluate_weights(tmp_path / "bare/weights.safetensors", fvrid_tools.open_dataset(built))
     assert f"{100 * result.scores['mAP']:.2f}" in (tmp_path / "bare/report.html").read_text()
     stored = json.loads((tmp_path / "bare/eval-synthetic-foggy.json").read_text())
     del stored["dataset"]  # of an earlier version
