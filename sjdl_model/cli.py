@@ -198,7 +198,11 @@ def _open(path: Path, domain: str | None) -> "Dataset":
 @click.option("--data", type=PATH, default="data/fvrid-syn", show_default=True, help="A dataset, split.")
 @click.option("--domain", type=click.Choice(("synthetic", "real")), help="Refuse a dataset of the other domain.")
 @click.option("--images", type=click.Choice(CONDITIONS), default="foggy", show_default=True, help="What to embed.")
-@click.option("--gallery-images", type=click.Choice(CONDITIONS), help="The same of the gallery.  [default: --images]")
+@click.option(
+    "--gallery-images",
+    type=click.Choice((*CONDITIONS, "mixed")),
+    help="The same of the gallery; mixed: each image foggy or clear.  [default: --images]",
+)
 @_scoring_options
 @click.option("--json", "as_json", is_flag=True, help="Print everything about the result as JSON.")
 @cli_images.enough_memory(_OTHER_DEVICE)

@@ -19,7 +19,7 @@ from fvrid_tools.records import FARTHEST_M
 from . import data as images_of
 from . import processes
 from .data import ImageSet, image_batches
-from .evaluate import CONDITIONS, Embedder, Result, TestSet
+from .evaluate import CONDITIONS, MIXED, Embedder, Result, TestSet, mixed
 from .metrics import bootstrap
 from .rerank import Rerank
 
@@ -52,18 +52,21 @@ def conditions_of(data: Dataset, defogs: bool = True) -> list[str]:
 def matrix(
     embedder: Embedder, test: TestSet, defogs: bool = True, rerank: Rerank | None = None
 ) -> tuple[list[Result], dict[str, NDArray[np.float32]]]:
-    """Score every condition of the queries against every condition of the gallery.
+    """Score every condition of the queries against every condition of the gallery, MIXED too where it can be.
 
     -> results, queries' conditions varying slowest, and by condition the (N, D) embeddings of `test.data`. VehicleID's
     protocol has one condition at a time.
     """
     found = {condition: embedder(test.data, condition) for condition in conditions_of(test.data, defogs)}
+    galleries = dict(found)
+    if test.data.has_clear and test.protocol != "vehicleid":
+        galleries[MIXED] = mixed(test.data, found["foggy"], found["clear"])
     results = [
         test.result(
-            test.score(found[one], found[other], rerank, embedder.device), one, other, before_bn=embedder.before_bn
+            test.score(found[one], galleries[other], rerank, embedder.device), one, other, before_bn=embedder.before_bn
         )
         for one in found
-        for other in found
+        for other in galleries
         if one == other or test.protocol != "vehicleid"
     ]
     return results, found

@@ -85,9 +85,10 @@ def evaluate(
     vehicle seen by the query's camera are left out, where both cameras are known ("camera-aware").  The order is that
     of the distances in float64.  Ties: a wrong image at the distance of a right one counts as before it, so that the
     order of the gallery changes nothing.  mINP is the mean of (right images) / (rank of the last right one).
-    Where `gallery` is `query`, the same object, no image is found by itself.
-    rerank: rank by k-reciprocal distances instead (Zhong et al. 2017); of the same object each image lies in the space
-    once.  rule: what the protocol says of the images left out, where the cameras stand for
+    A query that lies in the gallery as well is found by itself, unless cameras keep it out, such as one of its own for
+    each image whose camera is not known.
+    rerank: rank by k-reciprocal distances instead (Zhong et al. 2017); where `gallery` is `query`, the same object,
+    each image lies in the space once.  rule: what the protocol says of the images left out, where the cameras stand for
     something else.
 
     device: torch's, or its name, that multiplies; None: a GPU where there is one.
@@ -107,13 +108,12 @@ def evaluate(
             raise DataError(f"{len(own)} embeddings need as many ids and cameras, not {[len(c) for c in names]}")
     if rows[0].shape[1] != rows[1].shape[1]:
         raise DataError(f"query {rows[0].shape} and gallery {rows[1].shape} must have the same dimensions")
-    itself = gallery is query
-    check_matches(*labels, *cameras, itself)
+    check_matches(*labels, *cameras)
     on = multiplier(device)
     ordering = Euclidean(*rows, on) if rerank is None else KReciprocal(*rows, rerank, on)
-    found = _rank(ordering, *labels, *cameras, itself)
+    found = _rank(ordering, *labels, *cameras)
     distance = "Euclidean" if rerank is None else str(rerank)
-    return _scores(found, min(ranks, len(rows[1])), _protocol(*cameras, found, distance, rule, itself))
+    return _scores(found, min(ranks, len(rows[1])), _protocol(*cameras, found, distance, rule))
 
 
 def evaluate_vehicleid(
@@ -181,11 +181,8 @@ def _rank(
     gallery_labels: NDArray[np.int64],
     query_cameras: NDArray[np.int64],
     gallery_cameras: NDArray[np.int64],
-    itself: bool = False,
 ) -> _Ranked:
-    """Where the right images stand. Only they are sorted, and what is as near as the last of them.
-
-    itself: the gallery is the queries, and none is to be found by itself."""
+    """Where the right images stand. Only they are sorted, and what is as near as the last of them."""
     by_label = np.argsort(gallery_labels, kind="stable")
     in_order = gallery_labels[by_label]
     first = np.searchsorted(in_order, query_labels, side="left")
@@ -195,8 +192,6 @@ def _rank(
     for q, distance in ordering.rows():
         own = by_label[first[q] : last[q]]
         junk = (gallery_cameras[own] == query_cameras[q]) & (query_cameras[q] >= 0)
-        if itself:
-            junk |= own == q
         right = own[~junk]
         if not len(right):
             continue
@@ -257,16 +252,15 @@ def check_matches(
     gallery_labels: NDArray[np.int64],
     query_cameras: NDArray[np.int64],
     gallery_cameras: NDArray[np.int64],
-    itself: bool = False,
 ) -> None:
     """Raises DataError where there is nothing to score, as no query has a match in the gallery. Needs no embeddings, so
-    it can come before them.  itself: as in `evaluate` where the gallery is the queries."""
+    it can come before them."""
     _, labels = np.unique(np.concatenate([query_labels, gallery_labels]), return_inverse=True)
     cameras = np.concatenate([query_cameras, gallery_cameras])
     pairs = np.where(cameras >= 0, labels * (cameras.max(initial=0) + 1) + cameras, -1)
     mine, others = slice(0, len(query_labels)), slice(len(query_labels), None)
     of_vehicle = _counts(labels[mine], labels[others])
-    left_out = np.where(cameras[mine] >= 0, _counts(pairs[mine], pairs[others]), int(itself))
+    left_out = np.where(cameras[mine] >= 0, _counts(pairs[mine], pairs[others]), 0)
     if not (of_vehicle > left_out).any():
         raise DataError("no query has a match in the gallery: check the split, and the cameras")
 
@@ -327,12 +321,10 @@ def _protocol(
     found: _Ranked,
     distance: str,
     rule: str | None,
-    itself: bool,
 ) -> str:
     known = int((query_cameras >= 0).sum()), int((gallery_cameras >= 0).sum())
     if rule is None and 0 in known:
-        left_out = "only the query itself" if itself else "nothing"
-        rule = f"camera-less: cameras not known, so {left_out} is left out of the gallery"
+        rule = "camera-less: cameras not known, so nothing is left out of the gallery"
     elif rule is None:
         rule = "camera-aware: gallery images of the query's vehicle by the query's camera left out"
         if known != (len(query_cameras), len(gallery_cameras)):

@@ -20,7 +20,7 @@ from .card import write_card
 from .conditions import BETAS, conditions_of, defogging_quality, matrix, visibility_curve
 from .config import ConfigError
 from .devices import pick_device, set_precision
-from .evaluate import BATCH, Embedder, Result, TestSet, check_conditions, evaluate_dataset
+from .evaluate import BATCH, Embedder, Result, TestSet, check_conditions, embedded, evaluate_dataset
 from .network import SJDL, WEIGHTS, check_defogs, load_network
 from .ranklists import rank_lists, scatter
 from .report import read_text, write_examples, write_report
@@ -60,7 +60,7 @@ def evaluate_weights(
 ) -> Result:
     """Score a weights file on a dataset, with a progress bar on stderr. Raises DataError, ConfigError."""
     test = TestSet(data, scoring.queries, scoring.protocol)
-    conditions = {images, gallery_images or images}
+    conditions = embedded(images, gallery_images)
     if scoring.protocol == "vehicleid" and len(conditions) > 1:
         raise ConfigError("VehicleID's protocol is for one condition; leave --gallery-images out.")
     check_conditions(test.data, conditions)

@@ -1,5 +1,6 @@
 """A run under every condition: scores, tables, pages in a real browser, card."""
 
+import hashlib
 import html
 import json
 import re
@@ -71,7 +72,7 @@ def found_in(run: Path) -> dict:
 def test_the_matrix_is_every_pair_of_conditions(studied: Path, built: Path, embedder: Embedder) -> None:
     found = found_in(studied)
     pairs = [(result["images"], result["gallery_images"]) for result in found["synthetic"]["matrix"]]
-    assert len(set(pairs)) == len(pairs) == 9
+    assert len(set(pairs)) == len(pairs) == 12
     assert len(found["real"]["matrix"]) == 4
     assert all("clear" not in (r["images"], r["gallery_images"]) for r in found["real"]["matrix"])
     # one of them by hand: foggy queries, defogged gallery
@@ -195,6 +196,22 @@ def test_a_query_does_not_find_a_copy_of_its_own_file(built: Path, embedder: Emb
         for shown in ranklists.rank_lists(test, embedder(test.data, "foggy"), SIZE):
             marks = {match.image_id: match.mark for match in shown.matches}
             assert marks.get(f"{shown.query.image_id}-copy", "junk") == "junk"
+
+
+@pytest.mark.parametrize("queries", ["one", "all"])
+def test_a_gallery_of_mixed_weather_has_each_image_foggy_or_clear(
+    built: Path, built_real: Path, embedder: Embedder, queries: str
+) -> None:
+    test = TestSet(fvrid_tools.open_dataset(built), queries)
+    foggy, clear = (embedder(test.data, condition) for condition in ("foggy", "clear"))
+    heads = [int(hashlib.sha256(row.image_id.encode()).hexdigest()[1], 16) % 2 for row in test.data.rows]
+    assert 0 < sum(heads) < len(heads)
+    gallery = np.array([clear[i] if head else foggy[i] for i, head in enumerate(heads)])
+    result = evaluate_dataset(embedder, test, "foggy", "mixed")
+    assert result.scores == test.score(foggy, gallery).summary()
+    assert "foggy queries, mixed gallery (each image foggy or clear" in result.protocol
+    with pytest.raises(DataError, match="has no clear images"):
+        evaluate_dataset(embedder, TestSet(fvrid_tools.open_dataset(built_real)), "foggy", "mixed")
 
 
 def test_vehicleids_counts_are_of_one_gallery(built: Path, embedder: Embedder) -> None:
@@ -387,7 +404,7 @@ def test_fog_that_a_source_brought_is_not_drawn_anew(studied: Path, built: Path,
     run = Path(shutil.copytree(studied, tmp_path / "run"))
     found = study(run, [brought])
     assert found["synthetic"]["curve"] == []
-    assert len(found["synthetic"]["matrix"]) == 9
+    assert len(found["synthetic"]["matrix"]) == 12
 
 
 def test_weights_alone_are_scored_like_a_run(studied: Path, built: Path, tmp_path: Path) -> None:
