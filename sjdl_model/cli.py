@@ -389,6 +389,8 @@ def table(runs: tuple[str, ...], like: str, results: str, intervals: bool, latex
         rows.append(tables.read_run(name or Path(path).resolve().name, Path(path), results))
     for domain in tables.unlike(rows):
         click.echo(f"{domain}: the rows are of different test images or protocols and do not compare", err=True)
+    if tables.trained_apart(rows):
+        click.echo("the rows were not all trained on the same data; eval-*.json says on which", err=True)
     cells = tables.table(rows, int(like), intervals)
     click.echo(tables.as_latex(cells) if latex else tables.as_text(cells))
 

@@ -49,6 +49,8 @@ class Result:
     dataset: str  # name of its folder
     data_sha256: str  # of the manifest
     built: str = ""  # the command that builds the dataset: its sources, depth, ranges of fog, seed
+    trained_on: str = ""  # those that build what the weights learned from, a line each
+    weights_sha256: str = ""  # of their file
 
     def to_json(self) -> dict[str, Any]:
         """The scores by name, and the rest."""

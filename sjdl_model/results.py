@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +12,17 @@ from tqdm import tqdm
 
 from fvrid_tools import page
 from fvrid_tools.dataset import Dataset
-from fvrid_tools.files import write_atomic
+from fvrid_tools.files import sha256_file, write_atomic
 from fvrid_tools.progress import bar
 
 from . import processes
 from .card import write_card
+from .checkpoint import read_facts
 from .conditions import BETAS, conditions_of, defogging_quality, matrix, visibility_curve
 from .config import ConfigError
 from .devices import pick_device, set_precision
 from .evaluate import BATCH, Embedder, Result, TestSet, check_conditions, embedded, evaluate_dataset
-from .network import SJDL, WEIGHTS, check_defogs, load_network
+from .network import SJDL, WEIGHTS, check_defogs, load_network, weights_file
 from .ranklists import rank_lists, scatter
 from .report import read_text, write_examples, write_report
 from .rerank import Rerank
@@ -68,7 +69,8 @@ def evaluate_weights(
     if "defogged" in conditions:
         check_defogs(net)
     with _embedding(net, size, scoring, len(conditions) * len(test.data)) as embedder:
-        return evaluate_dataset(embedder, test, images, gallery_images, scoring.rerank)
+        result = evaluate_dataset(embedder, test, images, gallery_images, scoring.rerank)
+    return _marked([result], weights)[0]
 
 
 def evaluate_run(
@@ -101,7 +103,8 @@ def study(
     with _embedding(net, size, scoring, passes) as embedder:
         for test in tests:
             domain = test.data.domain
-            results, embeddings = matrix(embedder, test, net.defogs, scoring.rerank)
+            scored, embeddings = matrix(embedder, test, net.defogs, scoring.rerank)
+            results = _marked(scored, run / WEIGHTS)
             found[domain] = {
                 "matrix": [result.to_json() for result in results],
                 "curve": [],
@@ -144,6 +147,12 @@ def _passes(test: TestSet, defogs: bool, betas: tuple[float, ...]) -> int:
 def _load(weights: Path) -> tuple[SJDL, int]:
     net, architecture = load_network(weights)
     return net, architecture.image_size
+
+
+def _marked(results: list[Result], weights: Path) -> list[Result]:
+    """The results, saying which weights they are of."""
+    trained_on, sha256 = read_facts(weights).get("built", ""), sha256_file(weights_file(weights))
+    return [replace(result, trained_on=trained_on, weights_sha256=sha256) for result in results]
 
 
 @contextmanager

@@ -50,6 +50,12 @@ def unlike(rows: Sequence[Compared]) -> list[str]:
     return [domain for domain, kinds in found.items() if len(kinds) > 1]
 
 
+def trained_apart(rows: Sequence[Compared]) -> bool:
+    """Whether the weights are known to have learned from unlike data."""
+    results = [one for row in rows for one in (row.synthetic, row.real) if one is not None]
+    return len({one["trained_on"] for one in results if one.get("trained_on")}) > 1
+
+
 def table(rows: Sequence[Compared], like: int = 4, intervals: bool = False) -> list[list[str]]:
     """Cells, two heading rows first; like: 3, 4 (with the domain difference S - R) or 5. Scores in percent."""
     under = ["S", "R", "Δ"] if like == 4 else ["S", "R"]

@@ -366,6 +366,7 @@ def test_progress_goes_to_stderr_and_data_to_stdout(built: Path, tmp_path: Path)
     assert "synthetic/triplet" in result.stderr
     result = run("eval", "--run", tmp_path / "r", "--data", built, "--json", "--workers", "0", program=sjdl)
     assert 0 < json.loads(result.stdout)["mAP"] <= 1
+    assert json.loads(result.stdout)["trained_on"] == fvrid_tools.open_dataset(built).info["command"]
     weights = ("--weights", tmp_path / "r/weights.safetensors")
     same = run("eval", *weights, "--data", built, "--json", "--workers", "0", program=sjdl)
     assert json.loads(same.stdout) == json.loads(result.stdout)

@@ -295,6 +295,12 @@ def test_commands(studied: Path, built: Path, built_real: Path, tmp_path: Path) 
     assert "eval-synthetic-foggy.json: was of another dataset, or another split of it, and is replaced" in replaced
     assert "do not compare" in called("table", str(run), str(studied))
     assert called("table", str(run), "--like", "5", "--latex").startswith(r"\begin{tabular}{lrrrrrrrr}")
+    assert "not all trained on the same data" not in called("table", str(run), str(studied))
+    for folder, command in ((run, "fvrid build-syn"), (tmp_path / "other", "fvrid build-syn --fog wide")):
+        shutil.copytree(studied, folder, dirs_exist_ok=True)
+        stored = json.loads((folder / "eval-synthetic-foggy.json").read_text())
+        (folder / "eval-synthetic-foggy.json").write_text(json.dumps(stored | {"trained_on": command}))
+    assert "not all trained on the same data" in called("table", str(run), str(tmp_path / "other"))
     named = Path(shutil.copytree(run, tmp_path / "lr=1e-3"))
     assert called("table", str(named)).splitlines()[2].startswith("lr=1e-3")
     assert "name --data, --real or both" in called("report", "--run", str(run), code=2)
@@ -413,6 +419,7 @@ def test_weights_alone_are_scored_like_a_run(studied: Path, built: Path, tmp_pat
     result = evaluate_run(tmp_path / "bare", fvrid_tools.open_dataset(built))
     assert result == evaluate_run(Path(shutil.copytree(studied, tmp_path / "run")), fvrid_tools.open_dataset(built))
     assert result == evaluate_weights(tmp_path / "bare/weights.safetensors", fvrid_tools.open_dataset(built))
+    assert result.weights_sha256 == hashlib.sha256((studied / "weights.safetensors").read_bytes()).hexdigest()
     assert f"{100 * result.scores['mAP']:.2f}" in (tmp_path / "bare/report.html").read_text()
     stored = json.loads((tmp_path / "bare/eval-synthetic-foggy.json").read_text())
     del stored["dataset"]  # of an earlier version
