@@ -40,15 +40,17 @@ def flops() -> dict[str, object]:
     for stage in (2, 3, 4, 5):
         net = SJDL(3000, 403, "resnet50", shared_stage=stage, last_stride=1).eval()
         counts = {}
-        for part, work in (("reid", lambda net=net: net.embed(image)), ("whole", lambda net=net: net(image))):
+        works = {"reid": net.embed, "whole": net, "defog": net.defog}
+        for part, work in works.items():
             with FlopCounterMode(display=False) as counter, torch.inference_mode():
-                work()
+                work(image)
             counts[part] = counter.get_total_flops() / 1e9
         firm = counts["whole"] - counts["reid"]
         found[f"shared_stage {stage}"] = {
             "reid_gflop": round(counts["reid"], 1),
             "firm_gflop": round(firm, 1),
             "firm_share_of_forward": round(firm / counts["whole"], 3),
+            "defog_alone_gflop": round(counts["defog"], 1),
         }
     return found
 

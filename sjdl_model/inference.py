@@ -4,7 +4,9 @@ An image that cannot be used stops nothing where the caller takes `refused`: it 
 """
 
 import json
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -112,10 +114,10 @@ def check_output(path: Path, inputs: Iterable[Path] = ()) -> None:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[Path]:
+def writing(path: Path, durable: bool = True) -> Iterator[Path]:
     """`atomic_path`, with FvridError where the file cannot be written."""
     try:
-        with atomic_path(path) as unfinished:
+        with atomic_path(path, durable) as unfinished:
             yield unfinished
     except OSError as error:
         raise not_written(path, error) from None
@@ -419,13 +421,22 @@ def defog_files(
     """Write the defogged image of each file to its target, a PNG, one after the other. Raises DataError."""
     paths = list(targets)
     loader = DataLoader(_Shrunk(paths, max_side), batch_size=1, num_workers=workers, collate_fn=_first)
-    for path, (image, size, reason) in zip(paths, loader, strict=True):
-        if image is None:
-            refused(path, reason)
-        else:
-            target = targets[path]
-            make_folder(target.parent)
-            content = images.encode(_defog(net, image, *size), "png")
-            with writing(target) as unfinished:
-                unfinished.write_bytes(content)
-        progress(1)
+    writes: deque[Future[None]] = deque()
+    with ThreadPoolExecutor(1) as disk:  # a PNG may take longer than the network, on a GPU
+        for path, (image, size, reason) in zip(paths, loader, strict=True):
+            if image is None:
+                refused(path, reason)
+            else:
+                while len(writes) > 1:
+                    writes.popleft().result()
+                writes.append(disk.submit(_write_png, targets[path], _defog(net, image, *size)))
+            progress(1)
+        for write in writes:
+            write.result()
+
+
+def _write_png(path: Path, image: Uint8Image) -> None:
+    make_folder(path.parent)
+    content = images.encode(image, "png")
+    with writing(path, durable=False) as unfinished:
+        unfinished.write_bytes(content)
