@@ -13,7 +13,7 @@ from . import files, manifest
 from .labels import split_as_labelled
 from .quotas import draw, lot, read_recipe
 from .records import SPLITS, FvridError, Row
-from .testsets import listed_test
+from .testsets import ListedTest, listed_test
 
 Identity = tuple[str, str]
 TEST_SHARE = 0.25  # of the vehicles, where the source's lists do not say; the paper has 1000 of 4000
@@ -121,9 +121,11 @@ def write_split(
             if like is not None:
                 info["split"]["like"] = manifest.read_dataset(like)["manifest_sha256"]
             if test_list is not None:
-                tested_images, said = listed_test(rows, test_list, seed)
-                split = {image_id: place for image_id, place in split.items() if place == "train"} | tested_images
-                info["split"]["test_list"] = {"name": test_list.name, "sha256": files.sha256_file(test_list)}
+                split, listed = _only_listed(rows, split, test_list, seed)
+                said = "\n".join(filter(None, (said, listed.said)))
+                lists = {"name": test_list} | ({} if listed.queries is None else {"queries": listed.queries})
+                info["split"]["test_list"] = {key: path.name for key, path in lists.items()}
+                info["split"]["test_list"] |= {f"{key}_sha256": files.sha256_file(path) for key, path in lists.items()}
         if "query" not in split.values():
             if labels is not None or recipe is not None:
                 raise FvridError(f"{folder}: {labels or recipe} names no query image of this dataset; name another.")
@@ -135,6 +137,18 @@ def write_split(
         info["manifest_sha256"] = manifest.write_manifest(folder, placed)
         manifest.write_dataset(folder, info)
     return said
+
+
+def _only_listed(
+    rows: list[Row], split: dict[str, str], test_list: Path, seed: int
+) -> tuple[dict[str, str], ListedTest]:
+    """The split with the images that a list names tested, and no others of its source; other sources train."""
+    listed = listed_test(rows, test_list, seed)
+    kept = {row.image_id: "train" for row in rows if split.get(row.image_id) == "train"}
+    kept |= {
+        row.image_id: "train" for row in rows if row.source != listed.source and row.source_split in (None, "train")
+    }
+    return kept | listed.split, listed
 
 
 def _mend(rows: list[Row], use_lists: bool, like: Path | None) -> str:

@@ -128,6 +128,8 @@ def ablate(
     with files.alone_in(out), _sigterm_handed_on(out):
         first = [arm for arm in usable if arm.tested != "firm"]
         later = [arm for arm in usable if arm.tested == "firm"]  # by the FIRM of a network that is to be trained first
+        if all(any(str(seed) in of.get(arm.name, {}) for _, of in elsewhere) for arm in later for seed in range(seeds)):
+            first, later = [*first, *later], []  # their scores are known
         if later:  # at the head, so that a training that it shares with another arm lies in its folder
             first = [STANDARD["sjdl"], *(arm for arm in first if arm.name != "sjdl")]
         folders: dict[object, Path] = {}
@@ -334,16 +336,19 @@ class RunTask(pool.Task[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]):
                 train(synthetic, trained_real, self.recipe, self.folder, counterparts=known, resume=True)
             tests = {"synthetic": synthetic, "real": known if arm.tested == "clear" else real}
             scores = score(self.folder, self.recipe, arm, tests, counterparts, self.out)
+            if stored is not None:  # what it began with when it was trained, if that was known
+                inputs["begun"] = stored["inputs"].get("begun")
             stored = {"inputs": inputs, "scores": scores}
             files.write_atomic(path, json.dumps(stored) + "\n")
         facts = {"recipe": to_toml(self.asked), "images": self.images(), "begun": stored["inputs"].get("begun")}
         return {**stored["scores"], **facts}
 
     def images(self) -> str:
-        """A hash of which images, in what fog, are trained on, and of which are tested in what order: the same on every
-        machine."""
+        """A hash of which images, in what fog, by what kind of depth, are trained on, and of which are tested in what
+        order: the same on every machine."""
         rows = [row for data in self.data.open()[:2] for row in data.rows if row.split is not None]
-        parts = sorted(" ".join(str(getattr(row, name)) for name in _TELLING) for row in rows)
+        here = [row._replace(depth=row.depth.partition(":")[0]) for row in rows]  # without paths
+        parts = sorted(" ".join(str(getattr(row, name)) for name in _TELLING) for row in here)
         return files.sha256_bytes("\n".join(parts).encode())
 
     def _begun(self) -> str | None:

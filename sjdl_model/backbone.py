@@ -74,7 +74,8 @@ class Backbone(nn.Module):
             }
             _check_run(str(pretrained), {**form, "transreid": transreid is not None})
         unfit = f"{pretrained}: not of a run with this {name}"
-        keeps_apart = domain_statistics and any(key.endswith(".real_mean") for key in of_run)
+        with_real = "classifier_real.weight" in (given or {})  # else those of real images are still as they began
+        keeps_apart = domain_statistics and with_real and any(key.endswith(".real_mean") for key in of_run)
         if transreid is not None:
             self.stages = _create_transreid(name, *((False, None) if of_run else (pretrained, given)), *transreid)
             self.channels, self.strides = self.stages.channels, self.stages.strides

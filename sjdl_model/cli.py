@@ -390,7 +390,9 @@ def table(runs: tuple[str, ...], like: str, results: str, intervals: bool, latex
     for domain in tables.unlike(rows):
         click.echo(f"{domain}: the rows are of different test images or protocols and do not compare", err=True)
     if tables.trained_apart(rows):
-        click.echo("the rows were not all trained on the same data; eval-*.json says on which", err=True)
+        click.echo(
+            "the rows were not all trained on the same data and split of it; eval-*.json says on which", err=True
+        )
     cells = tables.table(rows, int(like), intervals)
     click.echo(tables.as_latex(cells) if latex else tables.as_text(cells))
 

@@ -76,11 +76,14 @@ def remarks(results: Scores) -> list[str]:
     begun: dict[tuple[str, str, bool], set[str | None]] = {}
     for seed, run in runs:
         recipe = from_toml(run["recipe"], f"seed {seed}")
-        begun.setdefault((seed, recipe.backbone, recipe.transreid), set()).add(run.get("begun"))
-    unlike = sorted({seed for (seed, *_), found in begun.items() if len(found) > 1}, key=int)
+        if not recipe.pretrained:
+            begun.setdefault((seed, recipe.backbone, recipe.transreid), set()).add(run.get("begun"))
+    mixed = {seed: found for (seed, *_), found in begun.items() if len(found) > 1}
     return tested + [
-        f"seed {seed}: not all arms began with the same backbone, trained once; differences are not of exact pairs"
-        for seed in unlike
+        f"seed {seed}: "
+        + ("it is not known of all arms that they" if len(mixed[seed] - {None}) == 1 else "not all arms")
+        + " began with one backbone, so differences may not be of exact pairs"
+        for seed in sorted(mixed, key=int)
     ]
 
 

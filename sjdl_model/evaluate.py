@@ -40,7 +40,7 @@ class Result:
     cmc: list[float]
     domain: str
     images: str  # "foggy", "clear" or "defogged"
-    gallery_images: str  # the same
+    gallery_images: str  # the same, or "mixed"
     feature: str
     queries: int
     unmatched: int  # queries without a match, which no score counts
@@ -50,6 +50,7 @@ class Result:
     data_sha256: str  # of the manifest
     built: str = ""  # the command that builds the dataset: its sources, depth, ranges of fog, seed
     trained_on: str = ""  # those that build what the weights learned from, a line each
+    trained_on_sha256: str = ""  # of its manifests
     weights_sha256: str = ""  # of their file
 
     def to_json(self) -> dict[str, Any]:
@@ -140,7 +141,7 @@ class TestSet:
 
         protocol: "camera-aware" leaves out gallery images of the query's vehicle by the query's camera, "camera-less"
         does not, "auto" does where cameras are known, "vehicleid" draws ten galleries (`metrics.evaluate_vehicleid`).
-        Raises DataError where a split is empty, no query has a match, all images are of one vehicle, or cameras are
+        Raises DataError where a split is empty, no query has a match, the gallery is of one vehicle, or cameras are
         asked for and not known.
         """
         if protocol == "vehicleid" and queries == "all":
@@ -238,8 +239,11 @@ class TestSet:
             gallery = len(np.unique(self.labels))
             queries, unmatched = queries // FOLDS, unmatched // FOLDS
         one = "a random image of each test vehicle is the query"
-        if listed := (self.data.info.get("split") or {}).get("test_list"):
-            one = f"the {queries} queries of {listed['name']}"
+        listed = (self.data.info.get("split") or {}).get("test_list", {})
+        if "queries" in listed:
+            one = f"the {queries} images of {listed['queries']} are the queries"
+        elif listed:
+            one = f"a random image of each test vehicle of {listed['name']} is the query"
         elif queries > vehicles:  # as a source's own lists may have it
             one = f"{queries} images of {vehicles} test vehicles are the queries"
         chosen = "every test image is a query against all others" if self._every else f"{one}, the rest gallery"

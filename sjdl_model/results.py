@@ -91,9 +91,9 @@ def study(
 ) -> dict[str, Any]:
     """Score a run under every condition, and write results.json and results.html into it.
 
-    datasets: the synthetic, the real, or both. Per dataset the matrix {foggy, clear, defogged} x the same; the curve
-    over fog redrawn with each beta, where the airlight is known; PSNR and SSIM where there are clear images; rank lists
-    and the embeddings in two dimensions. -> what results.json holds, by domain.
+    datasets: the synthetic, the real, or both. Per dataset the matrix {foggy, clear, defogged} x the same and mixed;
+    the curve over fog redrawn with each beta, where the airlight is known; PSNR and SSIM where there are clear images;
+    rank lists and the embeddings in two dimensions. -> what results.json holds, by domain.
     """
     tests = [TestSet(data, scoring.queries, scoring.protocol) for data in datasets]
     net, size = _load(run / WEIGHTS)
@@ -111,7 +111,10 @@ def study(
                 "quality": defogging_quality(embedder, test.data, net.defogs) if test.data.has_clear else {},
             }
             if test.data.fog:
-                found[domain]["curve"] = visibility_curve(embedder, test, embeddings["clear"], betas, scoring.rerank)
+                curve = visibility_curve(embedder, test, embeddings["clear"], betas, scoring.rerank)
+                found[domain]["curve"] = [
+                    point | {name: getattr(results[0], name) for name in _ORIGIN} for point in curve
+                ]
             if processes.rank() == 0:
                 foggy = embeddings["foggy"]
                 ranks = rank_lists(test, foggy, size, embedder.device)
@@ -149,10 +152,14 @@ def _load(weights: Path) -> tuple[SJDL, int]:
     return net, architecture.image_size
 
 
+_ORIGIN = ("trained_on", "trained_on_sha256", "weights_sha256")  # of a result, see `_marked`
+
+
 def _marked(results: list[Result], weights: Path) -> list[Result]:
     """The results, saying which weights they are of."""
-    trained_on, sha256 = read_facts(weights).get("built", ""), sha256_file(weights_file(weights))
-    return [replace(result, trained_on=trained_on, weights_sha256=sha256) for result in results]
+    facts, sha256 = read_facts(weights), sha256_file(weights_file(weights))
+    built, data = facts.get("built", ""), facts.get("data", "")
+    return [replace(result, trained_on=built, trained_on_sha256=data, weights_sha256=sha256) for result in results]
 
 
 @contextmanager

@@ -53,7 +53,7 @@ def unlike(rows: Sequence[Compared]) -> list[str]:
 def trained_apart(rows: Sequence[Compared]) -> bool:
     """Whether the weights are known to have learned from unlike data."""
     results = [one for row in rows for one in (row.synthetic, row.real) if one is not None]
-    return len({one["trained_on"] for one in results if one.get("trained_on")}) > 1
+    return len({one["trained_on_sha256"] for one in results if one.get("trained_on_sha256")}) > 1
 
 
 def table(rows: Sequence[Compared], like: int = 4, intervals: bool = False) -> list[list[str]]:

@@ -296,11 +296,11 @@ def test_commands(studied: Path, built: Path, built_real: Path, tmp_path: Path) 
     assert "do not compare" in called("table", str(run), str(studied))
     assert called("table", str(run), "--like", "5", "--latex").startswith(r"\begin{tabular}{lrrrrrrrr}")
     assert "not all trained on the same data" not in called("table", str(run), str(studied))
-    for folder, command in ((run, "fvrid build-syn"), (tmp_path / "other", "fvrid build-syn --fog wide")):
-        shutil.copytree(studied, folder, dirs_exist_ok=True)
+    for folder, data in ((tmp_path / "one", "12ab"), (tmp_path / "two", "34cd")):
+        shutil.copytree(studied, folder)
         stored = json.loads((folder / "eval-synthetic-foggy.json").read_text())
-        (folder / "eval-synthetic-foggy.json").write_text(json.dumps(stored | {"trained_on": command}))
-    assert "not all trained on the same data" in called("table", str(run), str(tmp_path / "other"))
+        (folder / "eval-synthetic-foggy.json").write_text(json.dumps(stored | {"trained_on_sha256": data}))
+    assert "not all trained on the same data" in called("table", str(tmp_path / "one"), str(tmp_path / "two"))
     named = Path(shutil.copytree(run, tmp_path / "lr=1e-3"))
     assert called("table", str(named)).splitlines()[2].startswith("lr=1e-3")
     assert "name --data, --real or both" in called("report", "--run", str(run), code=2)
@@ -419,6 +419,7 @@ def test_weights_alone_are_scored_like_a_run(studied: Path, built: Path, tmp_pat
     result = evaluate_run(tmp_path / "bare", fvrid_tools.open_dataset(built))
     assert result == evaluate_run(Path(shutil.copytree(studied, tmp_path / "run")), fvrid_tools.open_dataset(built))
     assert result == evaluate_weights(tmp_path / "bare/weights.safetensors", fvrid_tools.open_dataset(built))
+    assert [point["weights_sha256"] for point in found_in(studied)["synthetic"]["curve"]][:1] == [result.weights_sha256]
     assert result.weights_sha256 == hashlib.sha256((studied / "weights.safetensors").read_bytes()).hexdigest()
     assert f"{100 * result.scores['mAP']:.2f}" in (tmp_path / "bare/report.html").read_text()
     stored = json.loads((tmp_path / "bare/eval-synthetic-foggy.json").read_text())

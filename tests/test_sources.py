@@ -88,6 +88,8 @@ def test_second_version_lists_that_contradict_are_named(tree: Path) -> None:
     ):
         sources.read_source("veri-wild", tree)
     (tree / "test_split_V2/A_gallery.txt").unlink()
+    (tree / "test_split_V2/A_query.txt").write_text("0001.jpg 5\n")  # other images of one name, which are not there
+    (tree / "test_split_V2/A_gallery.txt").write_text("0001.jpg 9\n")
     (tree / "gallery/gallery_final/y.jpg").touch()
     assert "1 on disk but not listed" in sources.read_source("veri-wild", tree).summary
 

@@ -12,6 +12,7 @@ from fvrid_tools import manifest, open_dataset
 from fvrid_tools.cli import cli
 from fvrid_tools.records import FvridError, Row
 from fvrid_tools.split import assign_splits, write_split
+from fvrid_tools.testsets import listed_test
 from fvrid_tools.verify import find_problems
 from sjdl_model.evaluate import TestSet
 
@@ -83,17 +84,44 @@ def test_one_of_the_sources_own_test_sets_is_tested_alone(copy: Path, tmp_path: 
     assert not find_problems(copy)
     test = TestSet(open_dataset(copy))
     rows = np.eye(len(test.data), dtype=np.float32)
-    assert "the 3 queries of test_7.txt, the rest gallery" in test.result(test.score(rows, rows), "foggy").protocol
+    assert (
+        "the 3 images of test_7_query.txt are the queries, the rest gallery"
+        in test.result(test.score(rows, rows), "foggy").protocol
+    )
 
     (tmp_path / "test_7_query.txt").unlink()
     said = write_split(copy, 0, test_list=tmp_path / "test_7.txt")
     assert "2 queries, drawn, one a vehicle" in said
+    test = TestSet(open_dataset(copy))
+    rows = np.eye(len(test.data), dtype=np.float32)
+    drawn = "a random image of each test vehicle of test_7.txt is the query"
+    assert drawn in test.result(test.score(rows, rows), "foggy").protocol
     with pytest.raises(FvridError, match=r"names queries alone; name test_7\.txt"):
         write_split(copy, 0, test_list=tmp_path / "test_7_query.txt")
     (tmp_path / "other.txt").write_text("1.jpg\n")
     with pytest.raises(FvridError, match="names no image of this dataset"):
         write_split(copy, 0, test_list=tmp_path / "other.txt")
     assert CliRunner().invoke(cli, ["split", str(copy), "--test-list", "x", "--ignore-lists"]).exit_code == 2
+
+
+def test_test_lists_of_veri_wild_2_and_names_with_folders_are_understood(tmp_path: Path) -> None:
+    names = ["gallery/gallery_final/x", "gallery/gallery_final/y", "query/query_final/x", "00001/000001"]
+    blank = rows_of([1], "test", "veri-wild")[0]
+    rows = [blank._replace(image_id=f"veri-wild/{name}", vehicle_id=name[-1]) for name in names]
+    rows += [row._replace(source_split=None) for row in rows_of([2, 2], source="folder")]
+    (tmp_path / "A_gallery.txt").write_text("gallery_final/x.jpg 7\ngallery/gallery_final/y.jpg 8\n")
+    (tmp_path / "A_query.txt").write_text("query_final/x.jpg 7\n")
+    listed = listed_test(rows, tmp_path / "A_gallery.txt", 0)
+    assert listed.split == {f"veri-wild/{names[i]}": place for i, place in enumerate(("gallery", "gallery", "query"))}
+    assert listed.queries == tmp_path / "A_query.txt"
+    with pytest.raises(FvridError, match=r"name A_gallery\.txt, beside it"):
+        listed_test(rows, tmp_path / "A_query.txt", 0)
+    (tmp_path / "test_9.txt").write_text("images/00001/000001.jpg\n")
+    with pytest.raises(FvridError, match="names no query of this dataset"):  # of a vehicle with one image
+        listed_test(rows, tmp_path / "test_9.txt", 0)
+    (tmp_path / "test_9_query.txt").write_text("00001/000001.jpg\n")
+    with pytest.raises(FvridError, match="names no gallery image of this dataset"):
+        listed_test(rows, tmp_path / "test_9.txt", 0)
 
 
 def test_the_same_name_in_two_sources_is_two_vehicles() -> None:

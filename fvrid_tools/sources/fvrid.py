@@ -41,8 +41,9 @@ def read(root: Path, part: Part) -> Listing:
     Raises FvridError where `root` is another dataset, an export that was stopped, or does not hold the part.
     """
     recognise.check(root, SOURCE)
-    if (root / UNFINISHED_EXPORT).exists():
-        raise FvridError(f"{root}: fvrid export was stopped while it wrote this; delete it, and run that again.")
+    folder = root / _base(root, REAL if part == "real" else SYNTHETIC)
+    if any((one / UNFINISHED_EXPORT).exists() for one in (root, folder)):
+        raise FvridError(f"{folder}: fvrid export was stopped while it wrote this; delete it, and run that again.")
     return _read_real(root) if part == "real" else _read_synthetic(root)
 
 

@@ -102,15 +102,16 @@ def _read_second(root: Path, found: Found, cameras: Mapping[str, str]) -> tuple[
                 entries[known] = Entry("test", known.split("/")[1], cameras.get(known))
                 continue
             places = (stem, f"{phase}/{stem}", f"{phase}/{phase}/{stem}")
-            place = next((place for place in places if place in on_disk), stem)
+            place = next((place for place in places if place in on_disk), places[0])
             image_id, entry = f"{SOURCE}/{place}", Entry("test", f"v2-{cells[1]}")
-            if (earlier := entries.setdefault(image_id, entry)) != entry:
-                raise FvridError(
-                    f"{path}, line {number}: {cells[0]} is of vehicle {cells[1]} here, but of"
-                    f" {earlier.vehicle_id.removeprefix('v2-')} in another list; keep only one of the two."
-                )
+            earlier = entries.setdefault(image_id, entry)
             if place in on_disk:
                 placed[image_id] = on_disk[place]
+                if earlier != entry:
+                    raise FvridError(
+                        f"{path}, line {number}: {cells[0]} is of vehicle {cells[1]} here, but of"
+                        f" {earlier.vehicle_id.removeprefix('v2-')} in another line; keep only one of the lists."
+                    )
     if not placed:
         entries = {image_id: entry for image_id, entry in entries.items() if image_id in found.paths}
     others = {image_id: path for image_id, path in found.paths.items() if path not in own}

@@ -25,6 +25,7 @@ from .similarities import similarities
 from .superpixels import Superpixels
 
 WEIGHTS = Path(__file__).with_name("dcnf.safetensors")
+_METHOD = "2"  # raised with whatever changes depth that is made with the same weights
 SIDE = 128  # pixels a side of the network's input, as in training
 NODES = 334  # superpixels of an image, about
 _LARGEST = 160  # pixels of the longer side of the image that is cut into superpixels
@@ -148,7 +149,7 @@ def to_pixels(
 @cache
 def _versions(path: Path) -> dict[str, str]:
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    packages = {name: version(name) for name in ("torch", "scikit-image", "scipy")}
+    packages = {name: version(name) for name in ("torch", "scikit-image", "scipy")} | {"dcnf": _METHOD}
     return packages | {path.name: files.sha256_file(path), "device": device}
 
 
