@@ -97,7 +97,7 @@ def main() -> None:
         results[name] = {
             **{rival: summary(times) for rival, times in seconds.items()},
             "step_over_plain": over_plain,
-            "losses_share_of_step": round(min(seconds["losses"]) / min(seconds["step"]), 4),
+            "losses_share_of_step": ratio(seconds, "losses", "step"),
         }
         if over_plain > LIMIT:
             failures.append(f"{name}: a step costs {over_plain} times the plain one, more than {LIMIT}")

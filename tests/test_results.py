@@ -296,10 +296,10 @@ def test_commands(studied: Path, built: Path, built_real: Path, tmp_path: Path) 
     assert "do not compare" in called("table", str(run), str(studied))
     assert called("table", str(run), "--like", "5", "--latex").startswith(r"\begin{tabular}{lrrrrrrrr}")
     assert "not all trained on the same data" not in called("table", str(run), str(studied))
-    for folder, data in ((tmp_path / "one", "12ab"), (tmp_path / "two", "34cd")):
+    for folder, hashed in ((tmp_path / "one", "12ab"), (tmp_path / "two", "34cd")):
         shutil.copytree(studied, folder)
         stored = json.loads((folder / "eval-synthetic-foggy.json").read_text())
-        (folder / "eval-synthetic-foggy.json").write_text(json.dumps(stored | {"trained_on_sha256": data}))
+        (folder / "eval-synthetic-foggy.json").write_text(json.dumps(stored | {"trained_on_sha256": hashed}))
     assert "not all trained on the same data" in called("table", str(tmp_path / "one"), str(tmp_path / "two"))
     named = Path(shutil.copytree(run, tmp_path / "lr=1e-3"))
     assert called("table", str(named)).splitlines()[2].startswith("lr=1e-3")
