@@ -360,7 +360,7 @@ def _build(
     type=click.Path(path_type=Path),
     metavar="TXT",
     help="One of the source's own test sets: VERI-Wild's test_3000.txt, with the queries of test_3000_query.txt beside"
-    " it, VehicleID's test_list_800.txt, ... Other test images are in no split.",
+    " it, VehicleID's test_list_800.txt, ... Its other test images are in no split; other sources train.",
 )
 @SEED
 def split(

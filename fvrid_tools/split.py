@@ -98,7 +98,8 @@ def write_split(
 
     By `labels`, an FVRID_Label.csv, or by `recipe`, counts to draw, images that these do not take are in no split.
     like: another dataset, of the same vehicles, that is split already.
-    test_list: one of a source's own, which names what is tested; other test images are in no split.
+    test_list: one of a source's own, which names what is tested; its other test images are in no split, and other
+    sources train.
     Raises FvridError where there is no dataset, no vehicle can be tested, or the list names none of its images.
     """
     manifest.read_dataset(folder)  # there is one

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 import fvrid_tools
 from fvrid_tools.dataset import Dataset
 from fvrid_tools.split import write_split
-from sjdl_model import SJDL, conditions, data, metrics, ranklists, report, results, tables
+from sjdl_model import SJDL, conditions, data, metrics, processes, ranklists, report, results, tables
 from sjdl_model.checkpoint import save_weights
 from sjdl_model.cli import cli
 from sjdl_model.config import ConfigError, DataError, read_recipe, to_toml
@@ -196,6 +197,24 @@ def test_a_query_does_not_find_a_copy_of_its_own_file(built: Path, embedder: Emb
         for shown in ranklists.rank_lists(test, embedder(test.data, "foggy"), SIZE):
             marks = {match.image_id: match.mark for match in shown.matches}
             assert marks.get(f"{shown.query.image_id}-copy", "junk") == "junk"
+
+
+def test_processes_share_the_measuring_of_defogged_images(
+    built: Path, embedder: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three of them, of which one has no image."""
+    images = fvrid_tools.open_dataset(built)[:5]
+    whole = conditions.defogging_quality(embedder, images)
+    found: list[Any] = []
+    for share in (slice(0, 2), slice(2, 2), slice(2, 5)):
+        monkeypatch.setattr(processes, "share", lambda _, mine=share: mine)
+        monkeypatch.setattr(processes, "objects", lambda mine: found.append(mine) or [mine or found[0]])
+        conditions.defogging_quality(embedder, images)
+    monkeypatch.setattr(processes, "objects", lambda _: found)
+    shared = conditions.defogging_quality(embedder, images)
+    for condition, measures in whole.items():
+        for name in ("psnr", "ssim"):
+            assert shared[condition][name] == pytest.approx(measures[name], rel=1e-4)
 
 
 @pytest.mark.parametrize("queries", ["one", "all"])

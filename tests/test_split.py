@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from fvrid_tools import manifest, open_dataset
 from fvrid_tools.cli import cli
 from fvrid_tools.records import FvridError, Row
-from fvrid_tools.split import assign_splits, write_split
+from fvrid_tools.split import _only_listed, assign_splits, write_split
 from fvrid_tools.testsets import listed_test
 from fvrid_tools.verify import find_problems
 from sjdl_model.evaluate import TestSet
@@ -114,6 +114,9 @@ def test_test_lists_of_veri_wild_2_and_names_with_folders_are_understood(tmp_pat
     listed = listed_test(rows, tmp_path / "A_gallery.txt", 0)
     assert listed.split == {f"veri-wild/{names[i]}": place for i, place in enumerate(("gallery", "gallery", "query"))}
     assert listed.queries == tmp_path / "A_query.txt"
+    split, _ = _only_listed(rows, assign_splits(rows, 0), tmp_path / "A_gallery.txt", 0)
+    others = {row.image_id: "train" for row in rows if row.source == "folder"}  # of which one vehicle had been drawn
+    assert split == listed.split | others
     with pytest.raises(FvridError, match=r"name A_gallery\.txt, beside it"):
         listed_test(rows, tmp_path / "A_query.txt", 0)
     (tmp_path / "test_9.txt").write_text("images/00001/000001.jpg\n")
